@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Proof that openib is connected after a re-init. Its endpoints connect at their first message, and
+ * udcm's handshake can stop half way without an error (seen about once in fifty re-inits of four
+ * ranks over soft-RoCE: the endpoint never became connected and its messages waited for ever). So
+ * every rank sends one message to each peer before it routes anything over the card: its completion
+ * says that this side's endpoint is connected and the other side's queue pair answers.
+ */
+#ifndef SV_JOIN_H
+#define SV_JOIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A handshake takes milliseconds; udcm repeats a lost message every half second. */
+#define SV_JOIN_MS 8000u
+/* So long the higher rank of a pair waits to be called by the lower one. */
+#define SV_JOIN_CALL_MS 1500u
+
+/* Before this rank's address card goes out: from then on a peer may call. */
+void sv_join_listen(void);
+void sv_join_begin(void);
+/* Sends what could not be sent yet. 1 when all messages have completed, 0 not yet, -ETIMEDOUT after
+ * SV_JOIN_MS, with a rank that is not reached in `why`. The BTL must be progressed meanwhile. */
+int sv_join_state(char *why, size_t size);
+
+#endif

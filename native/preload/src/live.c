@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "live.h"
+
+#include "board.h"
+#include "handover.h"
+#include "join.h"
+#include "openib.h"
+#include "proxy.h"
+#include "rebuild.h"
+#include "registration.h"
+#include "status.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct sv_handover machine;
+static uint64_t begun_us, flipped_us;
+static int opened; /* result of sv_rebuild_open of this order */
+/* What the complete "flip" set says was sent to this rank, by the BTL it was sent over. */
+static struct {
+    uint64_t fragments;
+    uint32_t cycle, step;
+    int via;
+} expected = {.via = -1};
+
+static int via_of(bool tcp)
+{
+    return tcp ? SV_VIA_TCP : SV_VIA_OPENIB;
+}
+
+static bool none_in_hand(void *context, bool tcp)
+{
+    return 0 == sv_proxy.traffic[via_of(tcp)].in_hand;
+}
+
+static bool connect_tcp(void *context)
+{
+    for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
+        if (e->proc != sv_opal.proc_local_get() && OPAL_SUCCESS != sv_tcp_connect(e)) {
+            snprintf(sv_status.detail, sizeof(sv_status.detail), "tcp does not reach rank %u", e->peer);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void flip(void *context, bool to_tcp)
+{
+    flipped_us = sv_now_us();
+    if (to_tcp) {
+        sv_status.timing_us[SV_TIMING_LATE] = sv_since(begun_us);
+    }
+    sv_endpoint_route_all(via_of(to_tcp));
+    sv_proxy.throttled = true; /* until the old route has drained everywhere */
+    /* Atomics of the card and of the processor do not exclude each other: none of either kind
+     * begins between this rank's flip and the moment when nobody does them over tcp any more.
+     * (Windows made while the job was on tcp; others keep it from leaving, see sv_live_begin.) */
+    sv_proxy.hold_atomics = sv_proxy.rebuilding;
+    sv_proxy.rebuilding = false;
+    sv_status.route = to_tcp ? SV_ROUTE_TCP : SV_ROUTE_OPENIB;
+}
+
+static void post_sent(void *context, bool tcp)
+{
+    const size_t size = sv_proxy.world_size * sizeof(uint64_t);
+    uint64_t *sent = calloc(sv_proxy.world_size, sizeof(*sent));
+    for (sv_endpoint_t *e = sv_proxy.endpoints; sent && e; e = e->next) {
+        if (e->peer < sv_proxy.world_size) {
+            sent[e->peer] = e->sent[via_of(tcp)];
+        }
+    }
+    const int rc = sent ? sv_link_post(sv_handled_cycle, sv_handled_step, tcp ? "back.flip" : "flip", sent, size)
+                        : -ENOMEM;
+    if (rc) {
+        sv_error("cannot post what was sent: %s", strerror(-rc)); /* the host's deadline ends the cycle */
+    }
+    free(sent);
+}
+
+static bool drained(void *context, bool tcp)
+{
+    const int via = via_of(tcp);
+    const struct sv_traffic *traffic = &sv_proxy.traffic[via];
+    if (expected.via != via || expected.cycle != sv_handled_cycle || expected.step != sv_handled_step) {
+        const struct sv_board_set *set =
+            sv_board_ready(sv_handled_cycle, sv_handled_step, tcp ? "back.flip" : "flip");
+        uint64_t sum = 0;
+        for (uint32_t i = 0; i < set->world_size; i++) {
+            uint64_t sent = 0;
+            if (set->part[i].size != set->world_size * sizeof(sent)) {
+                sv_error("rank %u posts %u bytes of sent counters", i, set->part[i].size);
+                return false;
+            }
+            memcpy(&sent, set->part[i].bytes + sv_proxy.rank * sizeof(sent), sizeof(sent));
+            sum += sent;
+        }
+        expected.fragments = sum;
+        expected.cycle = sv_handled_cycle;
+        expected.step = sv_handled_step;
+        expected.via = via;
+    }
+    return traffic->received == expected.fragments && 0 == traffic->outstanding && 0 == traffic->in_hand;
+}
+
+static void post(void *context, const char *key)
+{
+    sv_link_post(sv_handled_cycle, sv_handled_step, key, "", 0);
+}
+
+static int joined; /* 0 not begun, 1 connected, -EINPROGRESS, or why not */
+
+/* The handles are here: also wait until this rank's endpoints are connected, or cannot be. */
+static bool join(void)
+{
+    if (0 == joined) {
+        sv_join_begin();
+        joined = -EINPROGRESS;
+    }
+    if (-EINPROGRESS == joined) {
+        const int state = sv_join_state(sv_status.detail, sizeof(sv_status.detail));
+        joined = state ? state : -EINPROGRESS;
+    }
+    return -EINPROGRESS != joined;
+}
+
+static bool complete(void *context, const char *key)
+{
+    if (0 == strcmp(key, "handles") && sv_board_ready(sv_handled_cycle, sv_handled_step, key)) {
+        return join();
+    }
+    return NULL != sv_board_ready(sv_handled_cycle, sv_handled_step, key);
+}
+
+static void poll_openib(void *context, bool on)
+{
+    sv_proxy.polling = on && NULL != sv_proxy.openib;
+}
+
+static int tear_down(void *context)
+{
+    const uint64_t start = sv_now_us();
+    int open_count = 0;
+    sv_publish(SV_RANK_CLOSING);
+    const int rc = sv_openib_close(sv_status.detail, sizeof(sv_status.detail), &open_count);
+    sv_status.open_descriptors = (uint32_t)open_count;
+    sv_status.live_cycles++;
+    sv_status.timing_us[SV_TIMING_TEARDOWN] = sv_since(start);
+    return rc;
+}
+
+static int open_card(void *context)
+{
+    joined = 0;
+    sv_publish(SV_RANK_OPENING);
+    opened = sv_rebuild_open();
+    return opened;
+}
+
+static int connect_card(void *context)
+{
+    const int rc = sv_rebuild_connect(opened);
+    if (0 == rc) {
+        sv_proxy.rebuilding = true; /* peers met from now on need an openib endpoint as well */
+        sv_proxy.polling = true;    /* before anyone may send there */
+    }
+    return rc;
+}
+
+static int adopt(void *context)
+{
+    return sv_rebuild_adopt(joined < 0 ? joined : 0);
+}
+
+static void take_back(void *context)
+{
+    sv_proxy.rebuilding = false;
+    sv_rebuild_take_back();
+}
+
+static void disconnect_tcp(void *context)
+{
+    sv_tcp_disconnect_all();
+}
+
+static void entered(void *context, enum sv_handover_state state)
+{
+    switch (state) {
+    case SV_HANDOVER_FLIPPED:
+        sv_publish(SV_RANK_DRAINING);
+        break;
+    case SV_HANDOVER_QUIET:
+        sv_status.timing_us[SV_TIMING_DRAIN] = sv_since(flipped_us);
+        break;
+    default:
+        break;
+    }
+    if (SV_HANDOVER_QUIET == state || SV_HANDOVER_OPENIB == state || SV_HANDOVER_TCP == state) {
+        sv_proxy.throttled = false;
+    }
+    if (SV_HANDOVER_OPENIB == state || SV_HANDOVER_TCP == state) {
+        sv_proxy.hold_atomics = false;
+    }
+}
+
+static const struct sv_handover_rank rank = {
+    .none_in_hand = none_in_hand,
+    .connect_tcp = connect_tcp,
+    .flip = flip,
+    .post_sent = post_sent,
+    .drained = drained,
+    .post = post,
+    .complete = complete,
+    .poll_openib = poll_openib,
+    .tear_down = tear_down,
+    .open = open_card,
+    .connect = connect_card,
+    .adopt = adopt,
+    .take_back = take_back,
+    .disconnect_tcp = disconnect_tcp,
+    .entered = entered,
+};
+
+void sv_live_settle(void)
+{
+    machine.order = SV_ORDER_NONE;
+    machine.state = SV_VIA_TCP == sv_proxy.via ? SV_HANDOVER_TCP : SV_HANDOVER_OPENIB;
+}
+
+static void report(void)
+{
+    if (machine.error) {
+        sv_publish_failure(machine.error);
+    } else {
+        sv_publish(SV_RANK_RUNNING);
+    }
+}
+
+void sv_live_begin(const struct sv_want *want)
+{
+    const bool leave = SV_PHASE_RUN_TCP == want->phase;
+    if (SV_ORDER_NONE == machine.order) {
+        sv_live_settle();
+    }
+    if (leave) { /* the way back adds its own times to those of the leave */
+        memset(sv_status.timing_us, 0, sizeof(sv_status.timing_us));
+    }
+    begun_us = want->arrived_us;
+    sv_status.error = 0;
+    sv_status.detail[0] = '\0';
+    if (leave && SV_ORDER_NONE == machine.order && SV_HANDOVER_OPENIB == machine.state &&
+        sv_registration_windows()) {
+        snprintf(sv_status.detail, sizeof(sv_status.detail),
+                 "has one-sided windows, whose atomics cannot change their route: park the job");
+        sv_publish_failure(-EOPNOTSUPP);
+        return;
+    }
+    if (!sv_handover_begin(&machine, &rank, leave ? SV_ORDER_LEAVE : SV_ORDER_BACK,
+                           0 != (want->flags & SV_WANT_QUIET_COMPLETE))) {
+        report();
+    }
+}
+
+bool sv_live_step(void)
+{
+    if (SV_ORDER_NONE == machine.order) {
+        return true;
+    }
+    if (!sv_handover_step(&machine, &rank)) {
+        return false;
+    }
+    report();
+    return true;
+}
+
+bool sv_live_active(void)
+{
+    return SV_ORDER_NONE != machine.order;
+}

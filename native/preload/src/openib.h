@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The real openib component: loaded fresh for every epoch, closed without a trace. */
+#ifndef SV_OPENIB_H
+#define SV_OPENIB_H
+
+#include "proxy.h"
+
+/* Remembers where the stock component lies and unloads it; `stock` is invalid afterwards. */
+int sv_openib_take_over(const mca_btl_base_component_t *stock, char *why, size_t size);
+/* Loads the component, initialises it on the card there is now and makes its first module
+ * sv_proxy.openib. A new epoch. 0, or negative errno with `why` and nothing left open. */
+int sv_openib_open(char *why, size_t size);
+/* Closes it: live registrations, endpoints, module, component, library. 0, or -EBUSY with the
+ * descriptors still open in `why` (then *open_count says how many). The caller has drained. */
+int sv_openib_close(char *why, size_t size, int *open_count);
+/* Closes only what sv_openib_open did, at MPI_Finalize, after the module was finalized. */
+void sv_openib_unload(void);
+
+#endif

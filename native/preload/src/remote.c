@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "remote.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * A put over tcp is complete when it has left for the socket, not when it is in memory
+ * (btl_tcp.c). Whatever follows it may take another way, so a FENCE goes after it on the same
+ * socket and the owner's answer completes it. A get asks the owner to put; its DONE follows on the
+ * same socket. An answer always takes the way of its question: tcp.
+ */
+enum op { FENCE = 1, FENCE_DONE, GET, GET_DONE, ATOMIC, ATOMIC_DONE };
+
+struct message {
+    uint32_t op, sender;
+    uint64_t remote, local, size, cookie;
+    uint64_t operand, compare;
+    uint32_t atomic, swap, flags, reserved;
+};
+
+/* Not sent yet for want of a fragment. `put_first`: the data of an answered GET has to go before. */
+struct waiting {
+    struct waiting *next;
+    sv_endpoint_t *endpoint;
+    bool put_first;
+    struct message message;
+};
+
+int sv_remote_waiting;
+static struct waiting *first, **last = &first;
+
+static void message_done(mca_btl_base_module_t *module, sv_endpoint_t *real, mca_btl_base_descriptor_t *descriptor,
+                         int status)
+{
+    sv_proxy.traffic[SV_VIA_TCP].outstanding--;
+}
+
+static void put_done(mca_btl_base_module_t *module, sv_endpoint_t *real, void *local, sv_handle_t *handle,
+                     void *context, void *data, int status)
+{
+    sv_proxy.traffic[SV_VIA_TCP].outstanding--;
+}
+
+static int send_message(sv_endpoint_t *endpoint, const struct message *message)
+{
+    if (OPAL_SUCCESS != sv_tcp_connect(endpoint)) {
+        return OPAL_ERR_UNREACH;
+    }
+    mca_btl_base_module_t *tcp = endpoint->tcp_module;
+    mca_btl_base_descriptor_t *descriptor =
+        tcp->btl_alloc(tcp, endpoint->tcp, MCA_BTL_NO_ORDER, sizeof(*message),
+                       MCA_BTL_DES_FLAGS_BTL_OWNERSHIP | MCA_BTL_DES_FLAGS_PRIORITY | MCA_BTL_DES_SEND_ALWAYS_CALLBACK);
+    if (NULL == descriptor) {
+        return OPAL_ERR_OUT_OF_RESOURCE;
+    }
+    sv_tcp_note(descriptor);
+    memcpy(descriptor->des_segments[0].seg_addr.pval, message, sizeof(*message));
+    descriptor->des_cbfunc = message_done;
+    descriptor->des_cbdata = NULL;
+    sv_proxy.traffic[SV_VIA_TCP].outstanding++;
+    const int rc = tcp->btl_send(tcp, endpoint->tcp, descriptor, SV_TAG_REMOTE);
+    if (rc < 0) {
+        sv_proxy.traffic[SV_VIA_TCP].outstanding--;
+        tcp->btl_free(tcp, descriptor);
+        return rc;
+    }
+    return OPAL_SUCCESS;
+}
+
+static int put_data(sv_endpoint_t *endpoint, void *local, uint64_t remote, size_t size)
+{
+    if (OPAL_SUCCESS != sv_tcp_connect(endpoint)) {
+        return OPAL_ERR_UNREACH;
+    }
+    mca_btl_base_module_t *tcp = endpoint->tcp_module;
+    sv_proxy.traffic[SV_VIA_TCP].outstanding++;
+    const int rc = tcp->btl_put(tcp, endpoint->tcp, local, remote, NULL, NULL, size, 0, MCA_BTL_NO_ORDER, put_done,
+                                NULL, NULL);
+    if (rc < 0) {
+        sv_proxy.traffic[SV_VIA_TCP].outstanding--;
+        return rc;
+    }
+    return OPAL_SUCCESS;
+}
+
+static int try(struct waiting *w)
+{
+    if (w->put_first) {
+        const int rc =
+            put_data(w->endpoint, (void *)(uintptr_t)w->message.remote, w->message.local, w->message.size);
+        if (rc < 0) {
+            return rc;
+        }
+        w->put_first = false;
+    }
+    return send_message(w->endpoint, &w->message);
+}
+
+/* Sends now or, behind others that wait or without a fragment, later. Only "unreachable" is lost. */
+static int post(sv_endpoint_t *endpoint, const struct message *message, bool put_first)
+{
+    struct waiting now = {.endpoint = endpoint, .put_first = put_first, .message = *message};
+    int rc = first ? OPAL_ERR_OUT_OF_RESOURCE : try(&now);
+    if (OPAL_SUCCESS == rc || OPAL_ERR_UNREACH == rc) {
+        return rc;
+    }
+    struct waiting *w = malloc(sizeof(*w));
+    if (NULL == w) {
+        return OPAL_ERR_OUT_OF_RESOURCE;
+    }
+    *w = now;
+    w->next = NULL;
+    *last = w;
+    last = &w->next;
+    sv_remote_waiting++;
+    sv_proxy.traffic[SV_VIA_TCP].outstanding++;
+    return OPAL_SUCCESS;
+}
+
+void sv_remote_retry(void)
+{
+    while (first) {
+        struct waiting *w = first;
+        const int rc = try(w);
+        if (rc < 0 && OPAL_ERR_UNREACH != rc) {
+            return;
+        }
+        first = w->next;
+        if (NULL == first) {
+            last = &first;
+        }
+        sv_remote_waiting--;
+        sv_proxy.traffic[SV_VIA_TCP].outstanding--;
+        free(w);
+    }
+}
+
+/* A cookie travels as a number and comes back from the owner, a rank of the same job. */
+static struct message question(enum op op, struct sv_cookie *cookie)
+{
+    const struct message m = {.op = op, .sender = sv_proxy.rank, .cookie = (uint64_t)(uintptr_t)cookie};
+    return m;
+}
+
+int sv_remote_put(sv_endpoint_t *endpoint, void *local, uint64_t remote, size_t size, struct sv_cookie *cookie)
+{
+    struct message m = question(FENCE, cookie);
+    const int rc = put_data(endpoint, local, remote, size);
+    if (rc < 0) {
+        return rc;
+    }
+    m.local = (uint64_t)(uintptr_t)local;
+    m.size = size;
+    return post(endpoint, &m, false);
+}
+
+int sv_remote_get(sv_endpoint_t *endpoint, void *local, uint64_t remote, size_t size, struct sv_cookie *cookie)
+{
+    struct message m = question(GET, cookie);
+    m.local = (uint64_t)(uintptr_t)local;
+    m.remote = remote;
+    m.size = size;
+    return post(endpoint, &m, false);
+}
+
+int sv_remote_atomic(sv_endpoint_t *endpoint, void *local, uint64_t remote, mca_btl_base_atomic_op_t op,
+                     uint64_t operand, uint64_t compare, bool swap, int flags, struct sv_cookie *cookie)
+{
+    struct message m = question(ATOMIC, cookie);
+    m.local = (uint64_t)(uintptr_t)local;
+    m.remote = remote;
+    m.operand = operand;
+    m.compare = compare;
+    m.atomic = (uint32_t)op;
+    m.swap = swap;
+    m.flags = (uint32_t)flags;
+    return post(endpoint, &m, false);
+}
+
+/* Plain loads and stores: a rank runs these only while no card atomic can touch the word (the whole
+ * job changed its route at a drained point). */
+static uint64_t apply64(const struct message *m)
+{
+    uint64_t *word = (uint64_t *)(uintptr_t)m->remote, old = *word;
+    if (m->swap) {
+        *word = old == m->compare ? m->operand : old;
+        return old;
+    }
+    switch ((mca_btl_base_atomic_op_t)m->atomic) {
+    case MCA_BTL_ATOMIC_ADD: *word = old + m->operand; break;
+    case MCA_BTL_ATOMIC_AND: *word = old & m->operand; break;
+    case MCA_BTL_ATOMIC_OR: *word = old | m->operand; break;
+    case MCA_BTL_ATOMIC_XOR: *word = old ^ m->operand; break;
+    case MCA_BTL_ATOMIC_SWAP: *word = m->operand; break;
+    case MCA_BTL_ATOMIC_MIN: *word = (int64_t)m->operand < (int64_t)old ? m->operand : old; break;
+    case MCA_BTL_ATOMIC_MAX: *word = (int64_t)m->operand > (int64_t)old ? m->operand : old; break;
+    default: sv_error("atomic operation %u is not known", m->atomic); abort();
+    }
+    return old;
+}
+
+static uint64_t apply32(const struct message *m)
+{
+    uint32_t *word = (uint32_t *)(uintptr_t)m->remote, old = *word, operand = (uint32_t)m->operand;
+    if (m->swap) {
+        *word = old == (uint32_t)m->compare ? operand : old;
+        return old;
+    }
+    switch ((mca_btl_base_atomic_op_t)m->atomic) {
+    case MCA_BTL_ATOMIC_ADD: *word = old + operand; break;
+    case MCA_BTL_ATOMIC_AND: *word = old & operand; break;
+    case MCA_BTL_ATOMIC_OR: *word = old | operand; break;
+    case MCA_BTL_ATOMIC_XOR: *word = old ^ operand; break;
+    case MCA_BTL_ATOMIC_SWAP: *word = operand; break;
+    case MCA_BTL_ATOMIC_MIN: *word = (int32_t)operand < (int32_t)old ? operand : old; break;
+    case MCA_BTL_ATOMIC_MAX: *word = (int32_t)operand > (int32_t)old ? operand : old; break;
+    default: sv_error("atomic operation %u is not known", m->atomic); abort();
+    }
+    return old;
+}
+
+void sv_remote_received(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, mca_btl_base_descriptor_t *descriptor,
+                        void *data)
+{
+    struct message m;
+    memcpy(&m, descriptor->des_segments[0].seg_addr.pval, sizeof(m));
+    if (FENCE == m.op || GET == m.op || ATOMIC == m.op) {
+        sv_endpoint_t *endpoint = sv_endpoint_of_rank(m.sender);
+        if (NULL == endpoint) {
+            sv_error("one-sided request from rank %u, which this rank has no endpoint for", m.sender);
+            abort(); /* its answer can never be given: the job would hang without a word */
+        }
+        const bool put_first = GET == m.op;
+        if (ATOMIC == m.op) {
+            m.operand = m.flags & MCA_BTL_ATOMIC_FLAG_32BIT ? apply32(&m) : apply64(&m);
+        }
+        m.op++;
+        m.sender = sv_proxy.rank;
+        if (OPAL_SUCCESS != post(endpoint, &m, put_first)) {
+            sv_error("cannot answer rank %u over tcp", endpoint->peer);
+            abort();
+        }
+        return;
+    }
+    struct sv_cookie *cookie = (struct sv_cookie *)(uintptr_t)m.cookie;
+    void *local = (void *)(uintptr_t)m.local;
+    if (ATOMIC_DONE == m.op) {
+        if (m.flags & MCA_BTL_ATOMIC_FLAG_32BIT) {
+            *(uint32_t *)local = (uint32_t)m.operand;
+        } else {
+            *(uint64_t *)local = m.operand;
+        }
+    }
+    sv_rdma_done(NULL, NULL, local, NULL, cookie, NULL, OPAL_SUCCESS);
+}

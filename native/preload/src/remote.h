@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Put, get and atomics over tcp, as active messages to the owner of the memory, for whenever the
+ * card may not be used: no card, or a handle without a real part in the owner's epoch. */
+#ifndef SV_REMOTE_H
+#define SV_REMOTE_H
+
+#include "cookie.h"
+
+/* Messages that found no resource and wait to be sent again. */
+extern int sv_remote_waiting;
+
+/* Each takes the cookie over if it returns 0: sv_rdma_done is called when the operation is
+ * complete in the owner's memory. Negative OPAL error: nothing happened. */
+int sv_remote_put(sv_endpoint_t *endpoint, void *local, uint64_t remote, size_t size, struct sv_cookie *cookie);
+int sv_remote_get(sv_endpoint_t *endpoint, void *local, uint64_t remote, size_t size, struct sv_cookie *cookie);
+/* `swap`: compare-and-swap of `operand` against `compare`; else fetch-and-`op`. */
+int sv_remote_atomic(sv_endpoint_t *endpoint, void *local, uint64_t remote, mca_btl_base_atomic_op_t op,
+                     uint64_t operand, uint64_t compare, bool swap, int flags, struct sv_cookie *cookie);
+void sv_remote_retry(void);
+void sv_remote_received(mca_btl_base_module_t *, mca_btl_base_tag_t, mca_btl_base_descriptor_t *, void *);
+
+#endif

@@ -1,0 +1,904 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The message path over fake openib and tcp modules. tcp leads back to this process: it plays both
+ * ends, its queue keeps the order of the socket and is delivered when the test says so.
+ */
+#include "check.h"
+#include "cookie.h"
+#include "cycle.h"
+#include "registration.h"
+#include "remote.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- what the rest of the library would do ---- */
+
+static int steps;
+void sv_cycle_step(void)
+{
+    steps++;
+}
+void sv_cycle_finalize(void)
+{
+}
+
+/* ---- fake BTLs ---- */
+
+struct fragment {
+    mca_btl_base_descriptor_t base;
+    mca_btl_base_segment_t segment;
+    unsigned char bytes[256];
+};
+
+enum kind { SEND, PUT };
+struct queued {
+    enum kind kind;
+    struct fragment *fragment; /* of a SEND */
+    mca_btl_base_tag_t tag;
+    void *local;
+    uint64_t remote;
+    size_t size;
+};
+enum { QUEUE = 256 };
+static struct queued queue[QUEUE];
+static int queue_first, queue_last;
+
+/* How the modules behave. */
+static enum { LATER, AT_ONCE, AT_ONCE_WITHOUT_CALLBACK, FAIL } send_mode, openib_send_mode;
+static int tcp_fragments = 1000, live_fragments, tcp_connects, tcp_puts_left = 1000;
+
+static opal_class_t openib_class, tcp_class;
+static mca_btl_base_module_t openib, tcp;
+static mca_btl_active_message_callback_t triggers[MCA_BTL_TAG_MAX];
+static sv_endpoint_t *peer; /* this very rank: it owns the remote memory too */
+static struct mca_btl_base_endpoint_t openib_endpoint, tcp_endpoint;
+static opal_proc_t proc;
+
+static mca_btl_base_descriptor_t *new_fragment(opal_class_t *class, size_t size, uint32_t flags)
+{
+    struct fragment *f = calloc(1, sizeof(*f));
+    CHECK(size <= sizeof(f->bytes));
+    f->base.super.super.super.obj_class = class;
+    f->base.des_segments = &f->segment;
+    f->base.des_segment_count = 1;
+    f->base.des_flags = (int32_t)flags;
+    f->segment.seg_addr.pval = f->bytes;
+    f->segment.seg_len = size;
+    live_fragments++;
+    return &f->base;
+}
+
+static int drop_fragment(mca_btl_base_descriptor_t *descriptor)
+{
+    live_fragments--;
+    free(descriptor);
+    return OPAL_SUCCESS;
+}
+
+static mca_btl_base_descriptor_t *tcp_alloc(mca_btl_base_module_t *m, sv_endpoint_t *e, uint8_t order, size_t size,
+                                            uint32_t flags)
+{
+    CHECK(&tcp_endpoint == e);
+    if (0 == tcp_fragments) {
+        return NULL;
+    }
+    tcp_fragments--;
+    return new_fragment(&tcp_class, size, flags);
+}
+
+static int tcp_free(mca_btl_base_module_t *m, mca_btl_base_descriptor_t *d)
+{
+    tcp_fragments++;
+    return drop_fragment(d);
+}
+
+static mca_btl_base_descriptor_t *openib_alloc(mca_btl_base_module_t *m, sv_endpoint_t *e, uint8_t order, size_t size,
+                                               uint32_t flags)
+{
+    CHECK(&openib_endpoint == e);
+    return new_fragment(&openib_class, size, flags);
+}
+
+static int openib_free(mca_btl_base_module_t *m, mca_btl_base_descriptor_t *d)
+{
+    return drop_fragment(d);
+}
+
+static void complete(mca_btl_base_module_t *module, sv_endpoint_t *e, mca_btl_base_descriptor_t *d)
+{
+    const bool owned = 0 != (d->des_flags & MCA_BTL_DES_FLAGS_BTL_OWNERSHIP);
+    d->des_cbfunc(module, e, d, OPAL_SUCCESS);
+    if (owned) {
+        module->btl_free(module, d);
+    }
+}
+
+/* As btl_tcp_endpoint.c: a send that went out at once returns 1, its callback comes only if asked for. */
+static int any_send(mca_btl_base_module_t *module, sv_endpoint_t *e, mca_btl_base_descriptor_t *d, int mode,
+                    mca_btl_base_tag_t tag)
+{
+    const int flags = d->des_flags;
+    if (FAIL == mode) {
+        return OPAL_ERR_OUT_OF_RESOURCE;
+    }
+    if (SV_TAG_REMOTE == tag) { /* on its way to this process's own receiving end */
+        queue[queue_last++ % QUEUE] = (struct queued){.kind = SEND, .fragment = (struct fragment *)d, .tag = tag};
+        return OPAL_SUCCESS;
+    }
+    if (AT_ONCE_WITHOUT_CALLBACK == mode && !(flags & MCA_BTL_DES_SEND_ALWAYS_CALLBACK)) {
+        if (flags & MCA_BTL_DES_FLAGS_BTL_OWNERSHIP) {
+            module->btl_free(module, d);
+        }
+        return 1;
+    }
+    if (LATER == mode) {
+        queue[queue_last++ % QUEUE] = (struct queued){.kind = SEND, .fragment = (struct fragment *)d, .tag = tag};
+        return OPAL_SUCCESS;
+    }
+    complete(module, e, d);
+    return 1;
+}
+
+static int tcp_send(mca_btl_base_module_t *m, sv_endpoint_t *e, mca_btl_base_descriptor_t *d, mca_btl_base_tag_t tag)
+{
+    CHECK(&tcp_endpoint == e);
+    return any_send(m, e, d, (int)send_mode, tag);
+}
+
+static int openib_send(mca_btl_base_module_t *m, sv_endpoint_t *e, mca_btl_base_descriptor_t *d,
+                       mca_btl_base_tag_t tag)
+{
+    CHECK(&openib_endpoint == e);
+    return any_send(m, e, d, (int)openib_send_mode, tag);
+}
+
+static int tcp_put(mca_btl_base_module_t *m, sv_endpoint_t *e, void *local, uint64_t remote, sv_handle_t *lh,
+                   sv_handle_t *rh, size_t size, int flags, int order, mca_btl_base_rdma_completion_fn_t done,
+                   void *context, void *data)
+{
+    if (0 == tcp_puts_left) {
+        return OPAL_ERR_OUT_OF_RESOURCE;
+    }
+    tcp_puts_left--;
+    queue[queue_last++ % QUEUE] = (struct queued){.kind = PUT, .local = local, .remote = remote, .size = size};
+    done(m, e, local, lh, context, data, OPAL_SUCCESS); /* left for the socket: not there yet */
+    return OPAL_SUCCESS;
+}
+
+static int tcp_add_procs(mca_btl_base_module_t *m, size_t n, opal_proc_t **procs, sv_endpoint_t **endpoints,
+                         opal_bitmap_t *reachable)
+{
+    tcp_connects++;
+    *endpoints = &tcp_endpoint;
+    return OPAL_SUCCESS;
+}
+
+static int no_tcp(mca_btl_base_module_t *m, size_t n, opal_proc_t **procs, sv_endpoint_t **endpoints,
+                  opal_bitmap_t *reachable)
+{
+    return OPAL_SUCCESS; /* reaches nobody */
+}
+
+/* openib's one-sided operations: recorded, completed by the test. */
+static struct {
+    int puts, gets, fops, cswaps, rc;
+    uint64_t remote_key, local_key;
+    mca_btl_base_rdma_completion_fn_t done;
+    void *context, *local;
+} card;
+
+static int card_operation(void *local, sv_handle_t *lh, sv_handle_t *rh, mca_btl_base_rdma_completion_fn_t done,
+                          void *context)
+{
+    memcpy(&card.remote_key, rh, sizeof(card.remote_key));
+    card.local_key = 0;
+    if (lh) {
+        memcpy(&card.local_key, lh, sizeof(card.local_key));
+    }
+    card.done = done;
+    card.context = context;
+    card.local = local;
+    return card.rc;
+}
+
+static void card_completes(void)
+{
+    card.done(&openib, &openib_endpoint, card.local, NULL, card.context, NULL, OPAL_SUCCESS);
+}
+
+static int openib_put(mca_btl_base_module_t *m, sv_endpoint_t *e, void *local, uint64_t remote, sv_handle_t *lh,
+                      sv_handle_t *rh, size_t size, int flags, int order, mca_btl_base_rdma_completion_fn_t done,
+                      void *context, void *data)
+{
+    card.puts++;
+    return card_operation(local, lh, rh, done, context);
+}
+
+static int openib_get(mca_btl_base_module_t *m, sv_endpoint_t *e, void *local, uint64_t remote, sv_handle_t *lh,
+                      sv_handle_t *rh, size_t size, int flags, int order, mca_btl_base_rdma_completion_fn_t done,
+                      void *context, void *data)
+{
+    card.gets++;
+    return card_operation(local, lh, rh, done, context);
+}
+
+static int openib_fop(mca_btl_base_module_t *m, sv_endpoint_t *e, void *local, uint64_t remote, sv_handle_t *lh,
+                      sv_handle_t *rh, mca_btl_base_atomic_op_t op, uint64_t operand, int flags, int order,
+                      mca_btl_base_rdma_completion_fn_t done, void *context, void *data)
+{
+    card.fops++;
+    return card_operation(local, lh, rh, done, context);
+}
+
+static int openib_cswap(mca_btl_base_module_t *m, sv_endpoint_t *e, void *local, uint64_t remote, sv_handle_t *lh,
+                        sv_handle_t *rh, uint64_t compare, uint64_t value, int flags, int order,
+                        mca_btl_base_rdma_completion_fn_t done, void *context, void *data)
+{
+    card.cswaps++;
+    return card_operation(local, lh, rh, done, context);
+}
+
+static uint64_t real_keys[8] = {900, 901, 902, 903};
+static int real_key_count;
+
+static sv_handle_t *openib_register(mca_btl_base_module_t *m, sv_endpoint_t *e, void *base, size_t size,
+                                    uint32_t flags)
+{
+    return (sv_handle_t *)(void *)&real_keys[real_key_count++];
+}
+
+static int openib_deregister(mca_btl_base_module_t *m, sv_handle_t *handle)
+{
+    return OPAL_SUCCESS;
+}
+
+static int sendi_rc;
+static bool sendi_gives_descriptor;
+static int openib_sendi(mca_btl_base_module_t *m, sv_endpoint_t *e, struct opal_convertor_t *c, void *header,
+                        size_t header_size, size_t payload_size, uint8_t order, uint32_t flags,
+                        mca_btl_base_tag_t tag, mca_btl_base_descriptor_t **descriptor)
+{
+    if (sendi_rc && descriptor) {
+        *descriptor = sendi_gives_descriptor ? new_fragment(&openib_class, 16, flags) : NULL;
+    }
+    return sendi_rc;
+}
+
+/* Delivers what is first in the queue, in the order of the socket. */
+static void deliver_one(void)
+{
+    CHECK(queue_first < queue_last);
+    const struct queued q = queue[queue_first++ % QUEUE];
+    if (PUT == q.kind) {
+        memcpy((void *)(uintptr_t)q.remote, q.local, q.size);
+        return;
+    }
+    mca_btl_base_descriptor_t *d = &q.fragment->base;
+    mca_btl_base_module_t *real = &openib_class == d->super.super.super.obj_class ? &openib : &tcp;
+    struct fragment arrived = *q.fragment;
+    arrived.base.des_segments = &arrived.segment;
+    arrived.segment.seg_addr.pval = arrived.bytes;
+    complete(real, &tcp == real ? &tcp_endpoint : &openib_endpoint, d);
+    if (triggers[q.tag].cbfunc) {
+        triggers[q.tag].cbfunc(real, q.tag, &arrived.base, triggers[q.tag].cbdata);
+    }
+}
+
+static void deliver_all(void)
+{
+    while (queue_first < queue_last) {
+        deliver_one();
+    }
+}
+
+static void set_up(int via)
+{
+    static struct mca_btl_base_endpoint_t me;
+    tcp = (mca_btl_base_module_t){.btl_alloc = tcp_alloc, .btl_free = tcp_free, .btl_send = tcp_send,
+                                  .btl_put = tcp_put, .btl_add_procs = tcp_add_procs, .btl_eager_limit = 100};
+    openib = (mca_btl_base_module_t){.btl_alloc = openib_alloc, .btl_free = openib_free, .btl_send = openib_send,
+                                     .btl_sendi = openib_sendi, .btl_put = openib_put, .btl_get = openib_get,
+                                     .btl_atomic_fop = openib_fop, .btl_atomic_cswap = openib_cswap,
+                                     .btl_register_mem = openib_register, .btl_deregister_mem = openib_deregister,
+                                     .btl_registration_handle_size = 8, .btl_eager_limit = 200};
+    sv_opal.trigger = triggers;
+    sv_proxy.rank = 2;
+    sv_proxy.world_size = 4;
+    sv_proxy.epoch = 5;
+    sv_proxy.openib = &openib;
+    sv_proxy.tcp[0] = &tcp;
+    sv_proxy.tcp_count = 1;
+    peer = &me;
+    me = (struct mca_btl_base_endpoint_t){.peer = 2, .owner_epoch = 5, .proc = &proc, .openib = &openib_endpoint};
+    sv_proxy.endpoints = peer;
+    if (SV_VIA_TCP == via) {
+        CHECK_EQ(sv_tcp_connect(peer), OPAL_SUCCESS);
+    }
+    sv_endpoint_route_all(via);
+    sv_proxy_build(&openib, NULL);
+}
+
+static void check_quiet(void)
+{
+    for (int via = 0; via < SV_VIAS; via++) {
+        CHECK_EQ(sv_proxy.traffic[via].outstanding, 0);
+        CHECK_EQ(sv_proxy.traffic[via].in_hand, 0);
+    }
+    CHECK_EQ(live_fragments, 0);
+    CHECK_EQ(queue_first, queue_last);
+    CHECK_EQ(sv_remote_waiting, 0);
+    CHECK_EQ(sv_proxy.depth, 0);
+}
+
+/* ---- the PML's side ---- */
+
+static int sent_calls, received_calls;
+static void *sent_data;
+static void sent(mca_btl_base_module_t *module, sv_endpoint_t *e, mca_btl_base_descriptor_t *d, int status)
+{
+    CHECK(&sv_proxy.module == module && peer == e);
+    CHECK(sv_proxy.depth > 0);
+    sent_data = d->des_cbdata;
+    sent_calls++;
+}
+
+static void received(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, mca_btl_base_descriptor_t *d, void *data)
+{
+    CHECK(&sv_proxy.module == module);
+    received_calls++;
+}
+
+static int rdma_calls, rdma_status;
+static void *rdma_context;
+static void rdma_done(mca_btl_base_module_t *module, sv_endpoint_t *e, void *local, sv_handle_t *handle,
+                      void *context, void *data, int status)
+{
+    CHECK(&sv_proxy.module == module && peer == e);
+    rdma_calls++;
+    rdma_status = status;
+    rdma_context = context;
+}
+
+static mca_btl_base_descriptor_t *pml_alloc(uint32_t flags)
+{
+    mca_btl_base_descriptor_t *d = sv_proxy.module.btl_alloc(&sv_proxy.module, peer, MCA_BTL_NO_ORDER, 32, flags);
+    CHECK(NULL != d);
+    d->des_cbfunc = sent;
+    d->des_cbdata = &sent_calls;
+    return d;
+}
+
+enum { PML_TAG = 0x41 };
+static int pml_send(mca_btl_base_descriptor_t *d)
+{
+    return sv_proxy.module.btl_send(&sv_proxy.module, peer, d, PML_TAG);
+}
+
+static int pml_free(mca_btl_base_descriptor_t *d)
+{
+    return sv_proxy.module.btl_free(&sv_proxy.module, d);
+}
+
+/* One send for each owner of the descriptor and each way it can go. */
+static void every_send(int via, int *mode)
+{
+    static const uint32_t owners[] = {0, MCA_BTL_DES_FLAGS_BTL_OWNERSHIP,
+                                      MCA_BTL_DES_FLAGS_BTL_OWNERSHIP | MCA_BTL_DES_SEND_ALWAYS_CALLBACK};
+    struct sv_traffic *traffic;
+    set_up(via);
+    traffic = &sv_proxy.traffic[via];
+    sv_receive_register(&sv_proxy.module, PML_TAG, received, NULL);
+    for (size_t i = 0; i < 3; i++) {
+        const bool owned = 0 != owners[i], always = 0 != (owners[i] & MCA_BTL_DES_SEND_ALWAYS_CALLBACK);
+        uint64_t before = traffic->sent;
+
+        *mode = LATER;
+        sent_calls = received_calls = 0;
+        mca_btl_base_descriptor_t *d = pml_alloc(owners[i]);
+        CHECK_EQ(traffic->in_hand, 1);
+        CHECK_EQ(pml_send(d), OPAL_SUCCESS);
+        CHECK_EQ(traffic->in_hand, 0);
+        CHECK_EQ(traffic->outstanding, 1);
+        CHECK_EQ(sent_calls, 0);
+        deliver_all();
+        CHECK_EQ(sent_calls, 1);
+        CHECK(&sent_calls == sent_data); /* its own data again, not our cookie */
+        CHECK_EQ(received_calls, 1);
+        CHECK_EQ(traffic->sent, ++before);
+        if (!owned) {
+            CHECK_EQ(traffic->in_hand, 1);
+            pml_free(d);
+        }
+        check_quiet();
+
+        *mode = AT_ONCE;
+        sent_calls = 0;
+        d = pml_alloc(owners[i]);
+        CHECK(pml_send(d) >= 0);
+        CHECK_EQ(sent_calls, 1);
+        CHECK_EQ(traffic->sent, ++before);
+        if (!owned) {
+            pml_free(d);
+        }
+        check_quiet();
+
+        *mode = AT_ONCE_WITHOUT_CALLBACK;
+        sent_calls = 0;
+        d = pml_alloc(owners[i]);
+        CHECK_EQ(pml_send(d), 1);
+        CHECK_EQ(sent_calls, always ? 1 : 0);
+        CHECK_EQ(traffic->sent, ++before);
+        if (!owned) {
+            CHECK(sent == d->des_cbfunc && &sent_calls == d->des_cbdata);
+            pml_free(d);
+        }
+        check_quiet();
+
+        *mode = FAIL;
+        sent_calls = 0;
+        d = pml_alloc(owners[i]);
+        const uint64_t bytes = traffic->sent_bytes;
+        CHECK_EQ(pml_send(d), OPAL_ERR_OUT_OF_RESOURCE);
+        CHECK_EQ(traffic->sent, before);
+        CHECK_EQ(traffic->sent_bytes, bytes);
+        CHECK(sent == d->des_cbfunc && &sent_calls == d->des_cbdata); /* the PML sends it again */
+        CHECK_EQ(traffic->in_hand, 1);
+        *mode = AT_ONCE;
+        CHECK(pml_send(d) >= 0);
+        if (!owned) {
+            pml_free(d);
+        }
+        before++;
+        check_quiet();
+    }
+    CHECK_EQ(traffic->received, 3);
+}
+
+CASE(sends_over_tcp)
+{
+    every_send(SV_VIA_TCP, (int *)&send_mode);
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].sent, 0);
+}
+
+CASE(sends_over_openib)
+{
+    every_send(SV_VIA_OPENIB, (int *)&openib_send_mode);
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].sent, 0);
+    CHECK_EQ(tcp_connects, 0);
+}
+
+/* A descriptor goes by the BTL that made it, also after the route has changed. */
+CASE(descriptor_of_another_route)
+{
+    set_up(SV_VIA_OPENIB);
+    sv_tcp_connect(peer);
+    mca_btl_base_descriptor_t *card_made = pml_alloc(0), *card_unused = pml_alloc(0);
+    sv_endpoint_route_all(SV_VIA_TCP);
+    mca_btl_base_descriptor_t *tcp_made = pml_alloc(0);
+    openib_send_mode = send_mode = LATER;
+    CHECK_EQ(pml_send(card_made), OPAL_SUCCESS);
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].outstanding, 1);
+    sv_endpoint_route_all(SV_VIA_OPENIB);
+    CHECK_EQ(pml_send(tcp_made), OPAL_SUCCESS);
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].outstanding, 1);
+    deliver_all();
+    pml_free(card_made);
+    pml_free(tcp_made);
+    pml_free(card_unused);
+    check_quiet();
+}
+
+CASE(sendi)
+{
+    mca_btl_base_descriptor_t *d = NULL;
+    set_up(SV_VIA_OPENIB);
+    mca_btl_base_module_t *m = &sv_proxy.module;
+    char header[16] = "";
+    CHECK_EQ(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d), OPAL_SUCCESS);
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].sent, 1);
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].sent_bytes, 24);
+    check_quiet();
+    sendi_rc = OPAL_ERR_OUT_OF_RESOURCE;
+    CHECK_EQ(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d), OPAL_ERR_OUT_OF_RESOURCE);
+    CHECK(NULL == d);
+    CHECK_EQ(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, NULL), OPAL_ERR_OUT_OF_RESOURCE);
+    check_quiet();
+    sendi_gives_descriptor = true;
+    CHECK(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d) < 0);
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].in_hand, 1);
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].sent, 1);
+    pml_free(d);
+    check_quiet();
+    sv_tcp_connect(peer);
+    sv_endpoint_route_all(SV_VIA_TCP); /* tcp has none: the PML gets a descriptor to go on with */
+    CHECK_EQ(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d), OPAL_ERR_RESOURCE_BUSY);
+    CHECK(NULL != d);
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].in_hand, 1);
+    pml_free(d);
+    tcp_fragments = 0;
+    CHECK_EQ(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d), OPAL_ERR_RESOURCE_BUSY);
+    CHECK(NULL == d);
+    check_quiet();
+}
+
+/* ---- one-sided ---- */
+
+static sv_handle_t remote_handle(uint32_t epoch)
+{
+    sv_handle_t h = {.owner = 2, .id = 1, .epoch = epoch};
+    const uint64_t key = 500 + epoch;
+    memcpy(h.real, &key, sizeof(key));
+    return h;
+}
+
+static int pml_put(void *local, void *remote, sv_handle_t *lh, sv_handle_t *rh, size_t size)
+{
+    return sv_proxy.module.btl_put(&sv_proxy.module, peer, local, (uint64_t)(uintptr_t)remote, lh, rh, size, 0,
+                                   MCA_BTL_NO_ORDER, rdma_done, &rdma_calls, NULL);
+}
+
+static int pml_get(void *local, void *remote, sv_handle_t *lh, sv_handle_t *rh, size_t size)
+{
+    return sv_proxy.module.btl_get(&sv_proxy.module, peer, local, (uint64_t)(uintptr_t)remote, lh, rh, size, 0,
+                                   MCA_BTL_NO_ORDER, rdma_done, &rdma_calls, NULL);
+}
+
+CASE(put_over_tcp_is_fenced)
+{
+    char from[64] = "what was put", to[64] = "";
+    sv_handle_t handle = remote_handle(1);
+    set_up(SV_VIA_TCP);
+    CHECK_EQ(pml_put(from, to, NULL, &handle, sizeof(from)), OPAL_SUCCESS);
+    CHECK_EQ(queue_last, 2);
+    CHECK_EQ(queue[0].kind, PUT); /* the data, then the fence on the same socket */
+    CHECK_EQ(queue[1].kind, SEND);
+    CHECK(sv_proxy.traffic[SV_VIA_TCP].outstanding > 0);
+    deliver_one();
+    deliver_one();
+    CHECK_EQ(rdma_calls, 0); /* the fence has arrived, its answer has not */
+    CHECK(sv_proxy.traffic[SV_VIA_TCP].outstanding > 0);
+    deliver_one();
+    CHECK_EQ(rdma_calls, 1);
+    CHECK_EQ(rdma_status, OPAL_SUCCESS);
+    CHECK(&rdma_calls == rdma_context);
+    CHECK(0 == strcmp(to, from));
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].sent, 0); /* our own messages are not the PML's */
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].received, 0);
+    check_quiet();
+}
+
+CASE(get_over_tcp)
+{
+    char there[64] = "what was got", here[64] = "";
+    sv_handle_t handle = remote_handle(1), local = {.owner = 2};
+    set_up(SV_VIA_TCP);
+    CHECK_EQ(pml_get(here, there, &local, &handle, sizeof(here)), OPAL_SUCCESS);
+    deliver_one();
+    CHECK_EQ(queue_last - queue_first, 2);
+    CHECK_EQ(queue[queue_first].kind, PUT); /* the owner's data before its word that it is there */
+    deliver_one();
+    CHECK_EQ(rdma_calls, 0);
+    deliver_one();
+    CHECK_EQ(rdma_calls, 1);
+    CHECK(0 == strcmp(here, there));
+    check_quiet();
+}
+
+static uint64_t fop(void *word, mca_btl_base_atomic_op_t op, uint64_t operand, int flags)
+{
+    uint64_t old = 0x1111111111111111u;
+    sv_handle_t handle = remote_handle(1), local = {.owner = 2};
+    CHECK_EQ(sv_proxy.module.btl_atomic_fop(&sv_proxy.module, peer, &old, (uint64_t)(uintptr_t)word, &local, &handle,
+                                            op, operand, flags, MCA_BTL_NO_ORDER, rdma_done, NULL, NULL),
+             OPAL_SUCCESS);
+    const int before = rdma_calls;
+    deliver_all();
+    CHECK_EQ(rdma_calls, before + 1);
+    return old;
+}
+
+static uint64_t cswap(void *word, uint64_t compare, uint64_t value, int flags)
+{
+    uint64_t old = 0x1111111111111111u;
+    sv_handle_t handle = remote_handle(1), local = {.owner = 2};
+    CHECK_EQ(sv_proxy.module.btl_atomic_cswap(&sv_proxy.module, peer, &old, (uint64_t)(uintptr_t)word, &local,
+                                              &handle, compare, value, flags, MCA_BTL_NO_ORDER, rdma_done, NULL, NULL),
+             OPAL_SUCCESS);
+    deliver_all();
+    return old;
+}
+
+CASE(atomics_over_tcp)
+{
+    const uint64_t big = 0x100000000u;
+    uint64_t word = big + 5;
+    set_up(SV_VIA_TCP);
+    CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_ADD, big, 0), big + 5);
+    CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_AND, ~1ull, 0), 2 * big + 5);
+    CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_OR, 3, 0), 2 * big + 4);
+    CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_XOR, 1, 0), 2 * big + 7);
+    CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_MIN, (uint64_t)-9, 0), 2 * big + 6);
+    CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_MAX, 12, 0), -9);
+    CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_SWAP, 70, 0), 12);
+    CHECK_EQ(cswap(&word, 71, 1, 0), 70);
+    CHECK_EQ(word, 70);
+    CHECK_EQ(cswap(&word, 70, 1, 0), 70);
+    CHECK_EQ(word, 1);
+    check_quiet();
+}
+
+CASE(atomics_of_32_bits)
+{
+    const int narrow = MCA_BTL_ATOMIC_FLAG_32BIT;
+    uint32_t words[2] = {5, 0xabcdef01};
+    set_up(SV_VIA_TCP);
+    CHECK_EQ((uint32_t)fop(words, MCA_BTL_ATOMIC_ADD, 0xffffffffu, narrow), 5);
+    CHECK_EQ((uint32_t)fop(words, MCA_BTL_ATOMIC_OR, 3, narrow), 4);
+    CHECK_EQ((uint32_t)fop(words, MCA_BTL_ATOMIC_AND, 6, narrow), 7);
+    CHECK_EQ((uint32_t)fop(words, MCA_BTL_ATOMIC_XOR, 1, narrow), 6);
+    CHECK_EQ((uint32_t)fop(words, MCA_BTL_ATOMIC_MIN, (uint32_t)-9, narrow), 7);
+    CHECK_EQ((int32_t)fop(words, MCA_BTL_ATOMIC_MAX, 12, narrow), -9);
+    const uint64_t old = fop(words, MCA_BTL_ATOMIC_SWAP, 70, narrow);
+    CHECK_EQ(old, 0x111111110000000cu); /* 32 bits of the result only */
+    CHECK_EQ((uint32_t)cswap(words, 71, 1, narrow), 70);
+    CHECK_EQ((uint32_t)cswap(words, 70, 1, narrow), 70);
+    CHECK_EQ(words[0], 1);
+    CHECK_EQ(words[1], 0xabcdef01); /* the neighbour is untouched */
+    check_quiet();
+}
+
+/* Out of fragments: everything waits in its order and goes when there are some again. */
+CASE(messages_wait_for_fragments)
+{
+    static char memory[8][64], copy[8][64];
+    uint64_t word = 0, old[4] = {9, 9, 9, 9};
+    sv_handle_t handle = remote_handle(1), local = {.owner = 2};
+    set_up(SV_VIA_TCP);
+    tcp_fragments = 1;
+    for (int i = 0; i < 4; i++) {
+        memset(memory[i], 'a' + i, 64);
+        CHECK_EQ(pml_put(memory[i], copy[i], NULL, &handle, 64), OPAL_SUCCESS);
+        CHECK_EQ(pml_get(copy[i + 4], memory[i], &local, &handle, 64), OPAL_SUCCESS);
+        CHECK_EQ(sv_proxy.module.btl_atomic_fop(&sv_proxy.module, peer, &old[i], (uint64_t)(uintptr_t)&word, &local,
+                                                &handle, MCA_BTL_ATOMIC_ADD, 1, 0, 0, rdma_done, NULL, NULL),
+                 OPAL_SUCCESS);
+    }
+    CHECK(sv_remote_waiting >= 11);
+    CHECK(sv_proxy.traffic[SV_VIA_TCP].outstanding >= 12); /* the drain sees what waits */
+    for (int i = 0; i < 200 && rdma_calls < 12; i++) {
+        deliver_all();
+        sv_proxy_safe_point();
+    }
+    CHECK_EQ(rdma_calls, 12);
+    for (int i = 0; i < 4; i++) {
+        CHECK(0 == memcmp(copy[i], memory[i], 64));
+        CHECK(0 == memcmp(copy[i + 4], memory[i], 64));
+        CHECK_EQ(old[i], i); /* in the order they were asked */
+    }
+    check_quiet();
+}
+
+/* The owner has no fragment for its answer: the data goes once, before the answer. */
+CASE(answer_to_a_get_waits)
+{
+    char there[16] = "data", here[16] = "";
+    sv_handle_t handle = remote_handle(1), local = {.owner = 2};
+    set_up(SV_VIA_TCP);
+    CHECK_EQ(pml_get(here, there, &local, &handle, sizeof(here)), OPAL_SUCCESS);
+    tcp_puts_left = 0;
+    deliver_one();
+    CHECK_EQ(queue_first, queue_last);
+    CHECK_EQ(sv_remote_waiting, 1);
+    sv_proxy_safe_point();
+    CHECK_EQ(sv_remote_waiting, 1);
+    tcp_puts_left = 1;
+    tcp_fragments = 0;
+    sv_proxy_safe_point();
+    sv_proxy_safe_point();
+    CHECK_EQ(queue_last - queue_first, 1); /* the put, once */
+    tcp_fragments = 10;
+    sv_proxy_safe_point();
+    deliver_all();
+    CHECK_EQ(rdma_calls, 1);
+    CHECK(0 == strcmp(here, there));
+    check_quiet();
+}
+
+CASE(put_that_cannot_start)
+{
+    char from[16] = "", to[16] = "";
+    sv_handle_t handle = remote_handle(1);
+    set_up(SV_VIA_TCP);
+    tcp_puts_left = 0;
+    CHECK_EQ(pml_put(from, to, NULL, &handle, 16), OPAL_ERR_OUT_OF_RESOURCE);
+    check_quiet();
+    CHECK_EQ(rdma_calls, 0);
+}
+
+CASE(peer_that_tcp_does_not_reach)
+{
+    char here[16], there[16];
+    sv_handle_t handle = remote_handle(1), local = {.owner = 2};
+    set_up(SV_VIA_OPENIB);
+    tcp.btl_add_procs = no_tcp;
+    peer->via = SV_VIA_TCP; /* without a card, and no way there */
+    CHECK_EQ(pml_put(here, there, NULL, &handle, 16), OPAL_ERR_UNREACH);
+    CHECK_EQ(pml_get(here, there, &local, &handle, 16), OPAL_ERR_UNREACH);
+    check_quiet();
+    CHECK_EQ(rdma_calls, 0);
+}
+
+CASE(card_operations)
+{
+    char memory[16];
+    sv_handle_t handle = remote_handle(5);
+    set_up(SV_VIA_OPENIB);
+    mca_btl_base_module_t *m = &sv_proxy.module;
+    sv_handle_t *local = m->btl_register_mem(m, peer, memory, 16, 0);
+    CHECK_EQ(pml_put(memory, memory, local, &handle, 16), OPAL_SUCCESS);
+    CHECK_EQ(card.remote_key, 505);
+    CHECK_EQ(card.local_key, 900);
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].outstanding, 1);
+    card_completes();
+    CHECK_EQ(pml_put(memory, memory, NULL, &handle, 16), OPAL_SUCCESS); /* inlined: no local handle */
+    CHECK_EQ(card.local_key, 0);
+    card_completes();
+    CHECK_EQ(pml_get(memory, memory, local, &handle, 16), OPAL_SUCCESS);
+    card_completes();
+    CHECK_EQ(m->btl_atomic_fop(m, peer, memory, 0, local, &handle, MCA_BTL_ATOMIC_ADD, 1, 0, 0, rdma_done, NULL, NULL),
+             OPAL_SUCCESS);
+    card_completes();
+    CHECK_EQ(m->btl_atomic_cswap(m, peer, memory, 0, local, &handle, 1, 1, 0, 0, rdma_done, NULL, NULL), OPAL_SUCCESS);
+    card_completes();
+    CHECK_EQ(rdma_calls, 5);
+    CHECK_EQ(card.puts + card.gets + card.fops + card.cswaps, 5);
+    CHECK_EQ(queue_last, 0);
+    card.rc = OPAL_ERR_OUT_OF_RESOURCE; /* every one of them refused */
+    CHECK(pml_put(memory, memory, local, &handle, 16) < 0);
+    CHECK(pml_get(memory, memory, local, &handle, 16) < 0);
+    CHECK(m->btl_atomic_fop(m, peer, memory, 0, local, &handle, MCA_BTL_ATOMIC_ADD, 1, 0, 0, rdma_done, NULL, NULL) < 0);
+    CHECK(m->btl_atomic_cswap(m, peer, memory, 0, local, &handle, 1, 1, 0, 0, rdma_done, NULL, NULL) < 0);
+    CHECK_EQ(rdma_calls, 5);
+    m->btl_deregister_mem(m, local);
+    check_quiet();
+}
+
+/* A handle of an older epoch: the owner's present one if the board brought it, else tcp. */
+CASE(stale_handle)
+{
+    char memory[16] = "stale", to[16] = "";
+    sv_handle_t stale = remote_handle(3), fresh = remote_handle(5);
+    set_up(SV_VIA_OPENIB);
+    mca_btl_base_module_t *m = &sv_proxy.module;
+    sv_handle_t *local = m->btl_register_mem(m, peer, memory, 16, 0);
+    CHECK_EQ(pml_put(memory, to, local, &stale, 16), OPAL_SUCCESS);
+    CHECK_EQ(card.puts, 0);
+    CHECK_EQ(tcp_connects, 1);
+    deliver_all();
+    CHECK_EQ(rdma_calls, 1);
+    CHECK(0 == strcmp(to, memory));
+
+    CHECK_EQ(sv_registration_remote_reset(1), 0);
+    CHECK_EQ(sv_registration_remote_add(&fresh), 0);
+    CHECK_EQ(pml_put(memory, to, local, &stale, 16), OPAL_SUCCESS);
+    CHECK_EQ(card.puts, 1);
+    CHECK_EQ(card.remote_key, 505); /* never the stale key 503 */
+    card_completes();
+
+    sv_endpoint_set_epoch(2, 6); /* the owner has gone on, what we know is of epoch 5 */
+    CHECK_EQ(pml_get(to, memory, local, &stale, 16), OPAL_SUCCESS);
+    CHECK_EQ(card.gets, 0);
+    deliver_all();
+    CHECK_EQ(rdma_calls, 3);
+    m->btl_deregister_mem(m, local);
+    check_quiet();
+}
+
+/* A local buffer registered while there was no card cannot be given to one. */
+CASE(local_handle_without_a_card)
+{
+    char memory[16] = "local", to[16] = "";
+    sv_handle_t handle = remote_handle(5);
+    set_up(SV_VIA_OPENIB);
+    mca_btl_base_module_t *m = &sv_proxy.module;
+    sv_proxy.openib = NULL;
+    sv_handle_t *local = m->btl_register_mem(m, peer, memory, 16, 0);
+    CHECK(NULL != local);
+    sv_proxy.openib = &openib;
+    CHECK_EQ(pml_put(memory, to, local, &handle, 16), OPAL_SUCCESS);
+    CHECK_EQ(card.puts, 0);
+    deliver_all();
+    CHECK(0 == strcmp(to, memory));
+    m->btl_deregister_mem(m, local);
+    check_quiet();
+}
+
+/* ---- the module, safe points, receiving ---- */
+
+CASE(module_shows_what_holds_on_both_routes)
+{
+    set_up(SV_VIA_OPENIB);
+    sv_proxy_copy_limits();
+    CHECK_EQ(sv_proxy.module.btl_eager_limit, 100);
+    CHECK_EQ(sv_proxy.module.btl_registration_handle_size, sizeof(sv_handle_t));
+    openib.btl_get = NULL;
+    openib.btl_atomic_fop = NULL;
+    sv_proxy_build(&openib, NULL);
+    CHECK(NULL == sv_proxy.module.btl_get);
+    CHECK(NULL == sv_proxy.module.btl_atomic_fop);
+    CHECK(NULL != sv_proxy.module.btl_put);
+    CHECK(NULL == sv_proxy.module.btl_flush);
+}
+
+static int polled;
+static int poll_card(void)
+{
+    CHECK(sv_proxy.depth > 0);
+    atomic_store(&sv_pending, 1);
+    sv_proxy_safe_point(); /* opal_progress from inside the BTL: not a safe point */
+    return ++polled;
+}
+
+CASE(safe_points_only_outside_a_btl)
+{
+    set_up(SV_VIA_OPENIB);
+    sv_proxy.openib_progress = poll_card;
+    CHECK_EQ(sv_proxy_progress(), 0);
+    CHECK_EQ(polled, 0); /* not polled while torn down */
+    sv_proxy.polling = true;
+    CHECK_EQ(sv_proxy_progress(), 1);
+    CHECK_EQ(steps, 0);
+    sv_proxy_safe_point();
+    CHECK_EQ(steps, 1);
+    sv_proxy_progress();
+    CHECK_EQ(steps, 2);
+    atomic_store(&sv_pending, 0);
+    sv_proxy_safe_point();
+    CHECK_EQ(steps, 2);
+}
+
+static mca_btl_base_module_t *seen;
+static void saw(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, mca_btl_base_descriptor_t *d, void *data)
+{
+    CHECK(sv_proxy.depth > 0);
+    CHECK(&seen == data);
+    seen = module;
+}
+
+CASE(receives_are_counted_by_route)
+{
+    static mca_btl_base_module_t vader;
+    struct fragment f = {.segment = {.seg_len = 10}};
+    f.base.des_segments = &f.segment;
+    set_up(SV_VIA_OPENIB);
+    sv_receive_register(&sv_proxy.module, PML_TAG, saw, &seen);
+    triggers[PML_TAG].cbfunc(&openib, PML_TAG, &f.base, triggers[PML_TAG].cbdata);
+    CHECK(&sv_proxy.module == seen);
+    triggers[PML_TAG].cbfunc(&tcp, PML_TAG, &f.base, triggers[PML_TAG].cbdata);
+    CHECK(&sv_proxy.module == seen);
+    triggers[PML_TAG].cbfunc(&vader, PML_TAG, &f.base, triggers[PML_TAG].cbdata);
+    CHECK(&vader == seen); /* not ours: passed through, not counted */
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].received, 1);
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].received, 1);
+    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].received_bytes, 10);
+    check_quiet();
+}
+
+/* Cookies are taken and given back: a million sends need no more memory than the most at once. */
+CASE(cookies_are_used_again)
+{
+    struct sv_cookie *most[300];
+    for (int i = 0; i < 300; i++) {
+        most[i] = sv_cookie_get();
+        for (int k = 0; k < i; k += 37) {
+            CHECK(most[k] != most[i]);
+        }
+    }
+    const unsigned sequence = most[0]->sequence;
+    for (int i = 299; i >= 0; i--) {
+        sv_cookie_put(most[i]);
+    }
+    CHECK(sv_cookie_get() == most[0]);
+    CHECK_EQ(most[0]->sequence, sequence + 1);
+}

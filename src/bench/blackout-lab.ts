@@ -1,0 +1,161 @@
+/** The bench's world for real: labs of two VMs with one rank each, and a controller. */
+import { setTimeout as delay } from "node:timers/promises";
+import { jobCommand } from "../demo/job-command.js";
+import { JobRecorder } from "../demo/recorder.js";
+import { SymvirtError } from "../errors.js";
+import { Controller } from "../index.js";
+import { labDown, labExec, labUp, MANAGEMENT_SUBNET, type OpenLab } from "../lab/index.js";
+import type { BenchJob, BenchLab, BenchWorld, CycleTimes } from "./blackout-world.js";
+import type { GapSample } from "./gap.js";
+
+/** Moves: rank 0, whose clock measures, is in vm1, and a guest's clock stands still in its own downtime. */
+const MOVED = "vm2";
+const HOME = "h2";
+const SPARE = "h3";
+const VMS = ["vm1", "vm2"];
+const START_MS = 180_000;
+const END_MS = 120_000;
+/** Left to the guest when the rest of its memory is filled. */
+const FREE_MIB = 640;
+
+/**
+ * Fills a guest's memory with what neither compresses nor repeats within a page, as a job's data would:
+ * an empty guest of any size migrates in the same time.
+ */
+const fillScript = (mib: number): string =>
+  `set -e; d=/run/symvirt-bench; mkdir -p $d; mount -t tmpfs -o size=${mib + 64}m tmpfs $d; ` +
+  `dd if=/dev/urandom of=$d/0 bs=1M count=64 2>/dev/null; ` +
+  `i=1; while [ $((i * 64)) -lt ${mib} ]; do cp $d/0 $d/$i; i=$((i + 1)); done`;
+
+async function inGuest(lab: OpenLab, vm: string, script: string, signal: AbortSignal): Promise<void> {
+  const { code, stderr } = await labExec(lab, vm, ["sh", "-c", script], { signal });
+  if (code !== 0)
+    throw new SymvirtError("internal", `A command of the bench failed in ${vm} (${code}): ${stderr.trim()}`);
+}
+
+class LabUnderBench implements BenchLab {
+  readonly accelerator: "kvm" | "tcg";
+  readonly #lab: OpenLab;
+  readonly #controller: Controller;
+  readonly #name: string;
+  readonly #signal: AbortSignal;
+  readonly #say: (line: string) => void;
+  #at = HOME;
+  #jobs = 0;
+
+  constructor(parts: {
+    lab: OpenLab;
+    controller: Controller;
+    accelerator: "kvm" | "tcg";
+    name: string;
+    signal: AbortSignal;
+    say: (line: string) => void;
+  }) {
+    this.accelerator = parts.accelerator;
+    this.#lab = parts.lab;
+    this.#controller = parts.controller;
+    this.#name = parts.name;
+    this.#signal = parts.signal;
+    this.#say = parts.say;
+  }
+
+  async startJob(): Promise<BenchJob> {
+    const stopFile = `/tmp/symvirt-bench-stop-${++this.#jobs}`;
+    const command = jobCommand(
+      { vms: VMS, ranksPerVm: 1, network: MANAGEMENT_SUBNET },
+      "/opt/symvirt/build/workloads/stencil",
+      ["--seconds", "7200", "--stop-file", stopFile],
+    );
+    const recorder = new JobRecorder();
+    const samples: GapSample[] = [];
+    const words: string[] = [];
+    let code: number | null | undefined;
+    const ended = labExec(this.#lab, "vm1", command, {
+      signal: this.#signal,
+      onLine: (line) => {
+        const progress = recorder.line(line);
+        if (progress !== null) samples.push(progress);
+        else if (words.length < 200) words.push(line);
+      },
+    }).then((result) => {
+      code = result.code;
+      return result;
+    });
+    // Whoever waits for it next gets the error.
+    ended.catch(() => undefined);
+    const fail = (what: string) =>
+      new SymvirtError("internal", `The job ${what}: ${words.slice(-20).join(" | ")}`);
+    const deadline = performance.now() + START_MS;
+    for (;;) {
+      if (code !== undefined) throw fail(`ended with ${code} before it was measured`);
+      const ranks = (await this.#controller.ranks(this.#signal)).filter((r) => r.report.state !== "left");
+      const ready = ranks.filter((r) => r.report.state === "running" && r.report.route === "openib").length;
+      if (ready === VMS.length && samples.length > 2) break;
+      if (performance.now() > deadline)
+        throw fail(`does not run over openib (${ready} of ${VMS.length} ranks do)`);
+      await delay(500, undefined, { signal: this.#signal });
+    }
+    return {
+      samples,
+      finish: async () => {
+        await inGuest(this.#lab, "vm1", `touch ${stopFile}`, this.#signal);
+        const late = delay(END_MS, undefined, { signal: this.#signal, ref: false }).then(() => {
+          throw fail(`did not end within ${END_MS / 1000} s`);
+        });
+        late.catch(() => undefined);
+        await Promise.race([ended, late]);
+        if (code !== 0 || recorder.result?.ok !== true) throw fail(`ended with ${code} or a wrong result`);
+      },
+    };
+  }
+
+  async cycle(strategy: "live" | "park"): Promise<CycleTimes> {
+    const to = this.#at === HOME ? SPARE : HOME;
+    const report = await this.#controller.migrate({ vm: MOVED, to, strategy, signal: this.#signal });
+    if (report.outcome !== "done" || report.preCopy === null)
+      throw new SymvirtError("internal", `The cycle (${strategy}) was not done: ${report.message}`);
+    this.#at = to;
+    this.#say(
+      `  ${strategy} cycle to ${to}: ${(report.totalMs / 1000).toFixed(1)} s, downtime ${report.preCopy.downtimeMs} ms`,
+    );
+    const startMs = Date.parse(report.startedAt);
+    return {
+      startMs,
+      endMs: startMs + report.totalMs,
+      strategy: report.strategy,
+      downtimeMs: report.preCopy.downtimeMs,
+    };
+  }
+
+  async delayLinkUp(seconds: number): Promise<void> {
+    const file = "/run/symvirt/hook-delay";
+    await inGuest(this.#lab, MOVED, seconds > 0 ? `echo ${seconds} >${file}` : `rm -f ${file}`, this.#signal);
+  }
+
+  async close(): Promise<void> {
+    await this.#controller.close();
+    await labDown({ name: this.#name, say: this.#say });
+  }
+}
+
+/** Labs on this machine, one at a time. */
+export function labWorld(name: string, say: (line: string) => void, signal: AbortSignal): BenchWorld {
+  return {
+    say,
+    wait: async (ms) => {
+      await delay(ms, undefined, { signal });
+    },
+    open: async (memoryMiB) => {
+      const up = await labUp({ name, vms: VMS.length, hosts: 3, ranks: 1, memoryMiB, say, signal });
+      try {
+        await inGuest(up.lab, MOVED, fillScript(memoryMiB - FREE_MIB), signal);
+        say(`${MOVED}: ${memoryMiB - FREE_MIB} of ${memoryMiB} MiB are filled`);
+        const controller = await Controller.open(up.lab.path);
+        return new LabUnderBench({ lab: up.lab, accelerator: up.accelerator, controller, name, signal, say });
+      } catch (failure) {
+        await labDown({ name });
+        throw failure;
+      }
+    },
+  };
+}

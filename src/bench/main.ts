@@ -1,0 +1,92 @@
+/** `npm run bench -- overhead|blackout`: measurements of docs/benchmarks.md. Not part of the product. */
+import { Command, CommanderError, InvalidArgumentError } from "commander";
+import { ExitCode, SymvirtError } from "../errors.js";
+import { defaultPlan, runBlackout } from "./blackout.js";
+import { labWorld } from "./blackout-lab.js";
+import { defaultSizes, runOverhead } from "./overhead.js";
+import { blackoutLines, overheadLines } from "./tables.js";
+
+const say = (line: string): void => {
+  process.stderr.write(`${line}\n`);
+};
+
+function whole(least: number, most: number) {
+  return (text: string): number => {
+    const value = Number(text);
+    if (!Number.isInteger(value) || value < least || value > most)
+      throw new InvalidArgumentError(`a whole number from ${least} to ${most}`);
+    return value;
+  };
+}
+
+function sizes(text: string): number[] {
+  return text.split(",").map(whole(1, 1 << 26));
+}
+
+/** Prints a report as a table, or as JSON and nothing else. */
+function print<T>(report: T, lines: (report: T) => string[], json: boolean): void {
+  process.stdout.write(json ? `${JSON.stringify(report)}\n` : `${lines(report).join("\n")}\n`);
+}
+
+function program(signal: AbortSignal): Command {
+  // Before its verbs are made: they inherit it.
+  const bench = new Command("bench")
+    .exitOverride()
+    .description("measures symvirt on this machine; see docs/benchmarks.md");
+  bench
+    .command("overhead")
+    .description("what the library costs a job that nobody moves: on this host, over BTL/tcp")
+    .option("--json", "print one object on stdout, all else on stderr")
+    .option("--runs <n>", "interleaved repetitions of the times", whole(1, 1000), 5)
+    .option("--count-runs <n>", "repetitions of the instruction counts, 0 for none", whole(0, 100), 3)
+    .option("--bytes <list>", "sizes of messages", sizes, [...defaultSizes])
+    .option("--seconds <s>", "for each size and measurement of a run", Number, 0.3)
+    .action(
+      async (flags: {
+        json?: boolean;
+        runs: number;
+        countRuns: number;
+        bytes: number[];
+        seconds: number;
+      }) => {
+        if (!(flags.seconds > 0 && flags.seconds <= 600))
+          throw new SymvirtError("usage", "--seconds must be a number above 0 and up to 600");
+        print(await runOverhead({ ...flags, say, signal }), overheadLines, flags.json === true);
+      },
+    );
+  bench
+    .command("blackout")
+    .description("how long a job stands still while one of its VMs moves: in labs of its own")
+    .option("--json", "print one object on stdout, all else on stderr")
+    .option("--runs <n>", "repetitions of every figure", whole(1, 100), 3)
+    .option("--name <name>", "name of the labs", "bench")
+    .action(async (flags: { json?: boolean; runs: number; name: string }) => {
+      const world = labWorld(flags.name, say, signal);
+      print(
+        await runBlackout(world, { ...defaultPlan, runs: flags.runs }),
+        blackoutLines,
+        flags.json === true,
+      );
+    });
+  return bench;
+}
+
+const abort = new AbortController();
+let interrupted: number | undefined;
+for (const name of ["SIGINT", "SIGTERM"] as const)
+  process.on(name, () => {
+    interrupted ??= name === "SIGINT" ? ExitCode.interrupted : ExitCode.terminated;
+    abort.abort(
+      new SymvirtError(name === "SIGINT" ? "interrupted" : "terminated", "The bench was interrupted"),
+    );
+  });
+try {
+  await program(abort.signal).parseAsync();
+} catch (error) {
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : ExitCode.usage;
+  else {
+    say(`bench: ${error instanceof Error ? error.message : String(error)}`);
+    if (error instanceof SymvirtError && error.hint !== undefined) say(`  ${error.hint}`);
+    process.exitCode = interrupted ?? (error instanceof SymvirtError ? error.exitCode : ExitCode.internal);
+  }
+}

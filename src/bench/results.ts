@@ -1,0 +1,81 @@
+/**
+ * The JSON of the benches. Every number of interest is a median and stands under its own name; `spread`
+ * beside it has runs, median, minimum and maximum under the same name.
+ */
+import { z } from "zod";
+
+export const figureSchema = z
+  .strictObject({
+    runs: z.number().int().min(1),
+    median: z.number(),
+    min: z.number(),
+    max: z.number(),
+  })
+  .refine(({ median, min, max }) => min <= median && median <= max, "min <= median <= max");
+
+const spread = <K extends string>(...names: readonly [K, ...K[]]) =>
+  z.strictObject(
+    Object.fromEntries(names.map((name) => [name, figureSchema])) as Record<K, typeof figureSchema>,
+  );
+
+/** Where and when: figures of two machines must not be compared by accident. */
+export const machineSchema = z.strictObject({
+  date: z.iso.datetime(),
+  cpus: z.number().int().min(1),
+  cpuModel: z.string(),
+  kernel: z.string(),
+  /** Load average of one minute when the bench began: other work makes times (not instructions) worthless. */
+  loadAtStart: z.number().min(0),
+});
+
+export const overheadReport = z.strictObject({
+  schemaVersion: z.literal(1),
+  bench: z.literal("overhead"),
+  machine: machineSchema,
+  /** Of both ranks, in user space, without polling; null when valgrind is missing or was not wanted. */
+  instructionsPerMessage: z
+    .strictObject({
+      bytes: z.literal(8),
+      off: z.number(),
+      inert: z.number(),
+      on: z.number(),
+      onOverOff: z.number(),
+      spread: spread("off", "inert", "on", "onOverOff"),
+    })
+    .nullable(),
+  latency: z.array(
+    z.strictObject({
+      bytes: z.number().int(),
+      offUs: z.number(),
+      onUs: z.number(),
+      ratio: z.number(),
+      spread: spread("offUs", "onUs", "ratio"),
+    }),
+  ),
+  bandwidth: z.array(
+    z.strictObject({
+      bytes: z.number().int(),
+      offMBps: z.number(),
+      onMBps: z.number(),
+      ratio: z.number(),
+      spread: spread("offMBps", "onMBps", "ratio"),
+    }),
+  ),
+});
+export type OverheadReport = z.infer<typeof overheadReport>;
+
+const strategyGaps = { live: z.number(), park: z.number(), spread: spread("live", "park") };
+
+export const blackoutReport = z.strictObject({
+  schemaVersion: z.literal(1),
+  bench: z.literal("blackout"),
+  machine: machineSchema,
+  accelerator: z.enum(["kvm", "tcg"]),
+  live: z.strictObject({ gapMs: z.number(), spread: spread("gapMs") }),
+  park: z.strictObject({ gapMs: z.number(), spread: spread("gapMs") }),
+  bare: z.strictObject({ downtimeMs: z.number(), spread: spread("downtimeMs") }),
+  liveOverPark: z.number(),
+  byMemory: z.array(z.strictObject({ memoryMiB: z.number().int(), ...strategyGaps })),
+  byLinkUp: z.array(z.strictObject({ delayS: z.number(), ...strategyGaps })),
+});
+export type BlackoutReport = z.infer<typeof blackoutReport>;

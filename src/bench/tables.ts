@@ -1,0 +1,79 @@
+/** The figures as plain text. */
+import { textTable } from "../demo/tables.js";
+import type { BlackoutReport, OverheadReport } from "./results.js";
+import type { Figure } from "./statistics.js";
+
+const spell = (f: Figure, digits: number): string[] =>
+  [f.median, f.min, f.max].map((value) => value.toFixed(digits));
+
+const head = ["runs", "median", "min", "max"];
+
+export function overheadLines({
+  instructionsPerMessage: counts,
+  latency,
+  bandwidth,
+}: OverheadReport): string[] {
+  const instructions =
+    counts === null
+      ? ["Instructions per message: not counted"]
+      : [
+          "User-space instructions of both ranks per message of 8 bytes",
+          ...textTable(
+            ["library", ...head],
+            (["off", "inert", "on", "onOverOff"] as const).map((key) => [
+              key === "onOverOff" ? "on / off" : key,
+              `${counts.spread[key].runs}`,
+              ...spell(counts.spread[key], key === "onOverOff" ? 4 : 1),
+            ]),
+            1,
+          ),
+        ];
+  return [
+    ...instructions,
+    "",
+    "Latency (half of there and back), microseconds; ratio of pairs on / off",
+    ...textTable(
+      ["bytes", "off", "on", "runs", "ratio", "min", "max"],
+      latency.map((l) => [
+        ...[`${l.bytes}`, l.offUs.toFixed(2), l.onUs.toFixed(2), `${l.spread.ratio.runs}`],
+        ...spell(l.spread.ratio, 4),
+      ]),
+      0,
+    ),
+    "",
+    "Bandwidth (16 messages on their way), MB/s; ratio of pairs on / off",
+    ...textTable(
+      ["bytes", "off", "on", "runs", "ratio", "min", "max"],
+      bandwidth.map((b) => [
+        ...[`${b.bytes}`, b.offMBps.toFixed(2), b.onMBps.toFixed(2), `${b.spread.ratio.runs}`],
+        ...spell(b.spread.ratio, 4),
+      ]),
+      0,
+    ),
+  ];
+}
+
+export function blackoutLines(report: BlackoutReport): string[] {
+  const row = (name: string, f: Figure) => [name, `${f.runs}`, ...spell(f, 1)];
+  return [
+    `Longest gap of the job in a cycle less an undisturbed iteration, milliseconds (${report.accelerator})`,
+    ...textTable(
+      ["", ...head],
+      [
+        row("live", report.live.spread.gapMs),
+        row("park", report.park.spread.gapMs),
+        row("QEMU's downtime, no job", report.bare.spread.downtimeMs),
+        ...report.byMemory.flatMap(({ memoryMiB, spread }) => [
+          row(`live, ${memoryMiB} MiB`, spread.live),
+          row(`park, ${memoryMiB} MiB`, spread.park),
+        ]),
+        ...report.byLinkUp.flatMap(({ delayS, spread }) => [
+          row(`live, port up after ${delayS} s`, spread.live),
+          row(`park, port up after ${delayS} s`, spread.park),
+        ]),
+      ],
+      1,
+    ),
+    `live / park: ${report.liveOverPark.toFixed(3)}`,
+  ];
+}

@@ -1,0 +1,65 @@
+/** `symvirt events`: the journal, as it was or as it grows. */
+import { existsSync, watch } from "node:fs";
+import { Command } from "commander";
+import { loadCluster } from "../controller/cluster-file.js";
+import { Journal, type JournalRecord } from "../controller/state/journal.js";
+import { SymvirtError } from "../errors.js";
+import { type ClusterFlags, clusterPathOf, withCluster } from "./shared/options.js";
+import { catchingSignals } from "./shared/stop.js";
+import { data, printJson } from "./shared/talk.js";
+
+interface EventsFlags extends ClusterFlags {
+  follow?: boolean;
+}
+
+export function eventsCommand(): Command {
+  return withCluster(new Command("events"))
+    .description("Print the journal of all cycles; with --json one record a line")
+    .option("-f, --follow", "go on as it grows, until Ctrl-C")
+    .addHelpText("after", "\nExample:\n  symvirt events --follow")
+    .action(async (flags: EventsFlags) => {
+      await catchingSignals(async ({ signal, exitCode }) => {
+        const cluster = loadCluster(clusterPathOf(flags));
+        const journal = new Journal(cluster.state);
+        let shown = 0;
+        const show = () => {
+          const records = journal.read();
+          for (const record of records.slice(shown)) {
+            if (flags.json === true) printJson(record);
+            else data(recordLine(record));
+          }
+          shown = records.length;
+        };
+        show();
+        if (flags.follow !== true) return;
+        if (!existsSync(cluster.state))
+          throw new SymvirtError("refused", `there is no state folder ${cluster.state} yet`, {
+            hint: "it is made by the first `symvirt status` or `symvirt migrate`",
+          });
+        const watcher = watch(cluster.state, show);
+        await new Promise<void>((resolve) =>
+          signal.addEventListener("abort", () => resolve(), { once: true }),
+        );
+        watcher.close();
+        process.exitCode = exitCode();
+      }, "stopping");
+    });
+}
+
+/** One record for people. */
+export function recordLine(record: JournalRecord): string {
+  switch (record.kind) {
+    case "begin":
+      return `${record.at} cycle ${record.target.cycle}: ${record.verb} ${record.target.vm} from ${record.target.from} to ${record.target.to}`;
+    case "phase": {
+      const cause = record.cause === undefined ? "" : `: ${record.cause}`;
+      return `${record.at} cycle ${record.cycle}: ${record.event}${cause} -> ${record.phase} [${record.effects.join(", ")}]`;
+    }
+    case "quiet":
+      return `${record.at} cycle ${record.cycle}: job ${record.job} has nothing on the wire`;
+    case "ready":
+      return `${record.at} cycle ${record.cycle}: job ${record.job} uses the card again`;
+    case "end":
+      return `${record.at} cycle ${record.cycle}: ${record.outcome}: ${record.message}`;
+  }
+}

@@ -1,0 +1,128 @@
+/** `symvirt migrate VM --to HOST`: move a VM with its card under a running job. */
+import { Command, Option } from "commander";
+import { refusal } from "../controller/migrate.js";
+import type { CycleReport } from "../controller/report.js";
+import { Controller } from "../controller/script.js";
+import { DEFAULT_STRATEGY, type Strategy, strategies } from "../controller/strategy.js";
+import { ExitCode, SymvirtError } from "../errors.js";
+import { anySignal } from "../signals.js";
+import { planLines, printPlanJson } from "./plan.js";
+import { byteCount, type ClusterFlags, clusterPathOf, duration, withCluster } from "./shared/options.js";
+import { openProgress } from "./shared/progress.js";
+import { catchingSignals, type StopSignals } from "./shared/stop.js";
+import { data, printJson, say, style } from "./shared/talk.js";
+
+interface MigrateFlags extends ClusterFlags {
+  to: string;
+  dryRun?: boolean;
+  timeout?: number;
+  strategy?: Strategy;
+  bandwidth?: number;
+  maxDowntime?: number;
+}
+
+export function migrateCommand(): Command {
+  return withCluster(new Command("migrate"))
+    .description(
+      "Move a VM to another host: unplug its card, live-migrate, plug a card in, all under the running job",
+    )
+    .argument("<vm>", "VM of the cluster file")
+    .requiredOption("--to <host>", "destination host")
+    .option("--dry-run", "plan only, as `symvirt plan`")
+    .option("--timeout <duration>", "roll back if it is not done by then, e.g. 5m", duration)
+    .addOption(
+      new Option(
+        "--strategy <name>",
+        `live: the job runs on over tcp meanwhile; park: its ranks are held (default: the cluster file's, else ${DEFAULT_STRATEGY})`,
+      ).choices(strategies),
+    )
+    .option("--bandwidth <bytes>", "most bytes a second of the migration stream, e.g. 100M", byteCount)
+    .option(
+      "--max-downtime <duration>",
+      "longest pause of the guest at the switch-over, e.g. 300ms",
+      duration,
+    )
+    .addHelpText(
+      "after",
+      "\nExample:\n  symvirt migrate vm1 --to h3 --timeout 5m\n\n" +
+        "Exit codes: 0 done, 3 refused before anything was touched, 5 rolled back and the job runs,\n" +
+        "6 a person must act (the message says how), 7 VMM or agent unreachable.",
+    )
+    .action(async (vm: string, flags: MigrateFlags) => {
+      await catchingSignals(async (stop) => {
+        process.exitCode = await migrate(vm, flags, stop);
+      });
+    });
+}
+
+async function migrate(vm: string, flags: MigrateFlags, stop: StopSignals): Promise<number> {
+  const controller = await Controller.open(clusterPathOf(flags));
+  const { to } = flags;
+  const strategy = flags.strategy === undefined ? {} : { strategy: flags.strategy };
+  if (flags.dryRun === true) {
+    const plan = await controller.plan({ vm, to, signal: stop.signal, ...strategy });
+    if (flags.json === true) printPlanJson(plan);
+    else for (const line of planLines(plan)) data(line);
+    return refusal(plan)?.exitCode ?? ExitCode.done;
+  }
+  const timeout = new AbortController();
+  const timer =
+    flags.timeout === undefined
+      ? undefined
+      : setTimeout(
+          () =>
+            timeout.abort(
+              new SymvirtError("deadline", `--timeout (${(flags.timeout ?? 0) / 1000} s) has passed`),
+            ),
+          flags.timeout,
+        );
+  const progress = openProgress();
+  try {
+    const report = await controller.migrate({
+      vm,
+      to,
+      ...strategy,
+      signal: anySignal([stop.signal, timeout.signal]),
+      limits: {
+        ...(flags.bandwidth === undefined ? {} : { bandwidthBytesPerSecond: flags.bandwidth }),
+        ...(flags.maxDowntime === undefined ? {} : { maxDowntimeMs: flags.maxDowntime }),
+      },
+      onPlan: (plan) => {
+        for (const { level, text } of plan.findings) if (level === "note") say(`note: ${text}`);
+      },
+      onProgress: (target, now) => progress.update(target, now),
+    });
+    await progress.end();
+    if (flags.json === true) printJson(report);
+    tellReport(report);
+    return stop.exitCode() ?? exitOf(report);
+  } catch (error) {
+    await progress.end();
+    const code = stop.exitCode();
+    if (code === undefined || !(error instanceof SymvirtError)) throw error;
+    say(`symvirt: ${error.message}`);
+    return code;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+export function exitOf({ outcome }: Pick<CycleReport, "outcome">): number {
+  return {
+    done: ExitCode.done,
+    "rolled-back": ExitCode.rolledBack,
+    "needs-operator": ExitCode.needsOperator,
+  }[outcome];
+}
+
+/** The outcome in words, on stderr. */
+export function tellReport(report: CycleReport): void {
+  const colour = { done: "green", "rolled-back": "yellow", "needs-operator": "red" } as const;
+  const word = style(process.stderr, colour[report.outcome], report.outcome);
+  say(`cycle ${report.cycle}: ${word} after ${(report.totalMs / 1000).toFixed(1)} s`);
+  say(report.message);
+  if (report.outcome === "done" && report.preCopy !== null) {
+    const { transferredBytes, downtimeMs } = report.preCopy;
+    say(`${Math.round(transferredBytes / 2 ** 20)} MiB sent, downtime ${downtimeMs} ms`);
+  }
+}

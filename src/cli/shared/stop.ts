@@ -1,0 +1,31 @@
+/** SIGINT, SIGTERM and SIGHUP (the terminal is gone) as an AbortSignal: the verb rolls back, and then ends with 130 or 143. */
+import { ExitCode, SymvirtError } from "../../errors.js";
+import { say } from "./talk.js";
+
+export interface StopSignals {
+  signal: AbortSignal;
+  /** 130 or 143 once a signal has come. */
+  exitCode(): number | undefined;
+}
+
+/** Runs `work` with the signals caught; a second signal says that the first is being obeyed. */
+export async function catchingSignals<T>(
+  work: (stop: StopSignals) => Promise<T>,
+  reassure = "stopping; rolling back first",
+): Promise<T> {
+  const abort = new AbortController();
+  let code: number | undefined;
+  const stop = (name: "interrupted" | "terminated") => () => {
+    say(code === undefined ? reassure : `still ${reassure}`);
+    code ??= ExitCode[name];
+    abort.abort(new SymvirtError(name, name === "interrupted" ? "interrupted by Ctrl-C" : "told to end"));
+  };
+  const onInterrupt = stop("interrupted");
+  const onTerminate = stop("terminated");
+  process.on("SIGINT", onInterrupt).on("SIGTERM", onTerminate).on("SIGHUP", onTerminate);
+  try {
+    return await work({ signal: abort.signal, exitCode: () => code });
+  } finally {
+    process.off("SIGINT", onInterrupt).off("SIGTERM", onTerminate).off("SIGHUP", onTerminate);
+  }
+}

@@ -1,0 +1,74 @@
+/** `symvirt status`: VMs, agents, jobs and the running cycle. */
+import { Command } from "commander";
+import { Controller } from "../controller/script.js";
+import type { JobStatus, StatusReport, VmStatus } from "../controller/snapshot.js";
+import { type ClusterFlags, clusterPathOf, withCluster } from "./shared/options.js";
+import { catchingSignals } from "./shared/stop.js";
+import { data, printJson, style, table } from "./shared/talk.js";
+
+export function statusCommand(): Command {
+  return withCluster(new Command("status"))
+    .description("Show where each VM runs, what its agent says, the jobs' ranks and the running cycle")
+    .addHelpText("after", "\nExample:\n  symvirt status --json")
+    .action(async (flags: ClusterFlags) => {
+      await catchingSignals(async ({ signal }) => {
+        const controller = await Controller.open(clusterPathOf(flags));
+        const status = await controller.status(signal);
+        if (flags.json === true) printJson(status);
+        else for (const line of statusLines(status)) data(line);
+      }, "stopping");
+    });
+}
+
+/** The status for people. */
+export function statusLines(status: StatusReport): string[] {
+  return [...cycleLines(status), ...vmLines(status.vms), ...status.jobs.flatMap(jobLines)];
+}
+
+function cycleLines({ running, interrupted }: StatusReport): string[] {
+  if (interrupted !== null) {
+    const { cycle, vm, to, phase, message } = interrupted;
+    const text = `cycle ${cycle} (migrate ${vm} to ${to}) was interrupted in phase ${phase}: ${message}`;
+    return [style(process.stdout, "red", text), "  run `symvirt abort` to finish it"];
+  }
+  if (running === null) return [];
+  if (!("cycle" in running)) return [`${running.verb} (pid ${running.pid}) is planning`];
+  const { cycle, verb, vm, from, to, phase, late, cause, migration } = running;
+  const lines = [`cycle ${cycle}: ${verb} ${vm} from ${from} to ${to}, phase ${phase} (pid ${running.pid})`];
+  if (cause !== undefined) lines.push(`  rolling back: ${cause}`);
+  if (migration !== undefined)
+    lines.push(`  ${megabytes(migration.transferred)} sent, ${megabytes(migration.remaining)} left`);
+  for (const who of late) lines.push(`  waiting: ${who}`);
+  return lines;
+}
+
+function vmLines(vms: readonly VmStatus[]): string[] {
+  const rows = vms.map((v) => {
+    const ports = v.devices.map((d) => `${d.verbs || d.netdev}:${d.port || "no port"}`).join(" ");
+    const agent = v.agent.answers ? `agent ${v.agent.version}` : "agent silent";
+    return [v.vm, v.host, v.status, v.cards.join(",") || "-", agent, ports || "-"];
+  });
+  const head = [["VM", "HOST", "STATUS", "CARDS", "AGENT", "PORTS"]];
+  const troubles = vms.filter((v) => v.trouble !== "").map((v) => `${v.vm}: ${v.trouble}`);
+  return [...table([...head, ...rows]), ...troubles];
+}
+
+function jobLines({ job, worldSize, ranks }: JobStatus): string[] {
+  const head = ["RANK", "VM", "PID", "STATE", "ROUTE", "EPOCH", "OPENIB SENT", "TCP SENT", ""];
+  const rows = ranks.map(({ rank, vm, report: r }) => [
+    `${rank}`,
+    vm,
+    `${r.pid}`,
+    r.state,
+    r.route,
+    `${r.epoch}`,
+    megabytes(r.openib.sentBytes),
+    megabytes(r.tcp.sentBytes),
+    r.detail,
+  ]);
+  return ["", `job ${job}: ${ranks.length} of ${worldSize} ranks`, ...table([head, ...rows])];
+}
+
+function megabytes(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+}

@@ -1,0 +1,92 @@
+/** `symvirt migrate`: plan, refuse or run the cycle. */
+import { SymvirtError } from "../errors.js";
+import { anySignal } from "../signals.js";
+import { Findings } from "./findings.js";
+import { ControlDesk, type Operation, runOperation } from "./operation.js";
+import type { MigrationLimits } from "./ops.js";
+import { type MigrationPlan, planMigration } from "./plan.js";
+import { pictureRanks } from "./rank-spans.js";
+import type { CycleReport } from "./report.js";
+import type { Session } from "./session.js";
+import type { Strategy } from "./strategy.js";
+
+export interface MigrateRequest {
+  vm: string;
+  to: string;
+  /** Absent: the cluster file's, else the default. */
+  strategy?: Strategy;
+  limits?: MigrationLimits;
+  signal: AbortSignal;
+  onPlan?: (plan: MigrationPlan) => void;
+  onProgress?: Operation["onProgress"];
+  settleMs?: number;
+}
+
+/** The error of a plan that refuses; undefined when it does not. */
+export function refusal(plan: MigrationPlan): SymvirtError | undefined {
+  const findings = new Findings();
+  findings.list.push(...plan.findings);
+  return findings.error(`${plan.vm} cannot be migrated to ${plan.to}`);
+}
+
+/** Migrates under a session's lock. Throws SymvirtError when nothing was touched; otherwise the report tells. */
+export async function migrateVm(session: Session, request: MigrateRequest): Promise<CycleReport> {
+  const { vm, to, signal } = request;
+  const { cluster, fleet, journal } = session;
+  const desk = new ControlDesk(session, `migrate ${vm} to ${to}`);
+  await desk.open();
+  let outcome: object = { error: "the operation ended before its cycle began" };
+  try {
+    const stop = anySignal([signal, desk.abort.signal]);
+    const strategy = request.strategy === undefined ? {} : { strategy: request.strategy };
+    const plan = await planMigration({ fleet, journal, vm, to, signal: stop, ...strategy }).catch(
+      (error: unknown) => {
+        if (!stop.aborted) throw error;
+        throw new SymvirtError("interrupted", "stopped while planning; nothing was touched", {
+          cause: error,
+        });
+      },
+    );
+    if (stop.aborted) throw new SymvirtError("interrupted", "stopped while planning; nothing was touched");
+    request.onPlan?.(plan);
+    const refused = refusal(plan);
+    if (refused !== undefined) throw refused;
+    const { target } = plan;
+    if (target === undefined) throw new SymvirtError("internal", "a plan without refusals has no target");
+    const from = fleet.placement.of(vm);
+    if (from.host !== target.from) {
+      const cards = Object.fromEntries(
+        target.cards.flatMap((c) => (c.source === null ? [] : [[c.tag, c.source]])),
+      );
+      fleet.placement.write(vm, { host: target.from, cards });
+    }
+    session.lock.describe(`cycle ${target.cycle} (migrate ${vm} to ${to})`);
+    journal.append({ kind: "begin", pid: process.pid, verb: "migrate", target });
+    const { bandwidth, maxDowntime } = cluster.limits;
+    const limits: MigrationLimits = {
+      maxDowntimeMs: maxDowntime,
+      ...(bandwidth === undefined ? {} : { bandwidthBytesPerSecond: bandwidth }),
+      ...request.limits,
+    };
+    const { unfinished, ...report } = await runOperation(
+      {
+        session,
+        verb: "migrate",
+        signal,
+        limits,
+        ...(request.onProgress === undefined ? {} : { onProgress: request.onProgress }),
+        ...(request.settleMs === undefined ? {} : { settleMs: request.settleMs }),
+      },
+      desk,
+      target,
+      { event: { type: "begin" }, before: pictureRanks(fleet, target) },
+    );
+    outcome = { report, unfinished };
+    return report;
+  } catch (error) {
+    if (error instanceof SymvirtError) outcome = { error: error.message };
+    throw error;
+  } finally {
+    await desk.close(outcome);
+  }
+}

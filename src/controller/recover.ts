@@ -1,0 +1,144 @@
+/**
+ * `symvirt abort` when no controller runs: finishes a cycle whose controller was killed. Where the VM is, is
+ * asked of both VMMs; the journal only says what may have been begun.
+ */
+import { SymvirtError } from "../errors.js";
+import type { VmFacts } from "../vmm/driver.js";
+import type { CycleEvent } from "./cycle.js";
+import type { Fleet } from "./fleet.js";
+import { ControlDesk, type Operation, runOperation } from "./operation.js";
+import { greetAgents } from "./plan.js";
+import { pictureRanks } from "./rank-spans.js";
+import type { CycleReport } from "./report.js";
+import type { Session } from "./session.js";
+import type { CycleTarget, InterruptedCycle } from "./state/journal.js";
+
+type Recovery = Extract<CycleEvent, { type: "recover" }>;
+
+export interface RecoverRequest {
+  signal: AbortSignal;
+  onProgress?: Operation["onProgress"];
+  settleMs?: number;
+}
+
+/** Finishes the interrupted cycle, if there is one. Undefined when there is nothing to do. */
+export async function recoverCycle(
+  session: Session,
+  request: RecoverRequest,
+): Promise<CycleReport | undefined> {
+  const { journal, fleet, cluster } = session;
+  const interrupted = journal.interrupted();
+  if (interrupted === undefined) return undefined;
+  const desk = new ControlDesk(session, `abort cycle ${interrupted.target.cycle}`);
+  await desk.open();
+  let outcome: object = { error: "the recovery ended early" };
+  try {
+    session.lock.describe(`cycle ${interrupted.target.cycle} (abort)`);
+    const { vm, from, to } = interrupted.target;
+    const place = await findPlace(fleet, interrupted, request.signal);
+    if (from === to) await followAll(fleet, request.signal);
+    else await fleet.follow(vm, place === "destination" ? to : from);
+    const target = await refreshTarget(fleet, interrupted.target, request.signal);
+    const event: Recovery = { type: "recover", place, reached: reachedBy(interrupted) };
+    const steps = [...pictureRanks(fleet, target).values()]
+      .filter(({ report }) => report.cycle === target.cycle)
+      .map(({ report }) => report.step);
+    const { unfinished, ...report } = await runOperation(
+      {
+        session,
+        verb: "abort",
+        signal: request.signal,
+        limits: { maxDowntimeMs: cluster.limits.maxDowntime },
+        ...(request.onProgress === undefined ? {} : { onProgress: request.onProgress }),
+        ...(request.settleMs === undefined ? {} : { settleMs: request.settleMs }),
+      },
+      desk,
+      target,
+      {
+        event,
+        before: pictureRanks(fleet, target),
+        resumeFrom: { step: Math.max(interrupted.step, ...steps), quietJobs: interrupted.quietJobs },
+      },
+    );
+    outcome = { report, unfinished };
+    return report;
+  } finally {
+    await desk.close(outcome);
+  }
+}
+
+/** How far the interrupted cycle may have gone, by the phases it has entered. */
+function reachedBy({ phases }: InterruptedCycle): Recovery["reached"] {
+  const entered = new Set(phases);
+  const before = ["begin", "prepare", "drain", "tear-down", "wait", "undo:re-init", "undo:end-destination"];
+  if (phases.some((p) => !before.includes(p) && p !== "ended")) return "detach";
+  return entered.has("drain") ? "park" : "prepare";
+}
+
+/** Finds the one place where the VM is, and makes a VM that was being migrated stay where it is. */
+async function findPlace(
+  fleet: Fleet,
+  { target, phases }: InterruptedCycle,
+  signal: AbortSignal,
+): Promise<"source" | "destination"> {
+  const { vm, from, to } = target;
+  // A script's hold: no VM was moved by the cycle itself.
+  if (from === to) return "source";
+  const source = await look(fleet, vm, from, signal);
+  const destination = await look(fleet, vm, to, signal);
+  if (source?.status === "running" && destination?.status === "running")
+    throw stuck(`${vm} runs on ${from} and on ${to} at once: end the wrong one`);
+  if (destination?.status === "running") return "destination";
+  if (source === undefined) {
+    // Arrived and not resumed: the switch-over resumes it. Still arriving, with no source: the VM is gone.
+    if (destination !== undefined && destination.status !== "inmigrate") return "destination";
+    throw stuck(`${vm} runs neither on ${from} nor on ${to}: start it again, then move the journal away`);
+  }
+  if (source.status === "inmigrate")
+    throw stuck(`${vm} was on its way back to ${from} and no longer runs on ${to}: start it again`);
+  const found = await fleet.driver(vm, from).cancelMigration(signal);
+  if (found === "runs-here") return "source";
+  if (destination !== undefined && destination.status !== "inmigrate") return "destination";
+  const resumed = phases.includes("switch-over");
+  if (resumed)
+    throw stuck(`${vm} was moved to ${to} and its process there has ended: start it again from its disk`);
+  await fleet.vmm.end(vm, to, signal);
+  await fleet.driver(vm, from).resume(signal, { evenIfMoved: true });
+  return "source";
+}
+
+/** A hold's script may have moved any VM before it ended. */
+async function followAll(fleet: Fleet, signal: AbortSignal): Promise<void> {
+  for (const vm of Object.keys(fleet.cluster.vms)) {
+    const { host } = await fleet.locate(vm, signal);
+    await fleet.follow(vm, host);
+  }
+}
+
+async function look(
+  fleet: Fleet,
+  vm: string,
+  host: string,
+  signal: AbortSignal,
+): Promise<VmFacts | undefined> {
+  try {
+    return await fleet.driver(vm, host).inspect(signal);
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof SymvirtError && error.exit === "unreachable") return undefined;
+    throw error;
+  }
+}
+
+function stuck(message: string): SymvirtError {
+  return new SymvirtError("needsOperator", message, { hint: "then run `symvirt abort` again" });
+}
+
+/** The target without jobs that have ended in the meantime: their agents answer and know nothing of them. */
+async function refreshTarget(fleet: Fleet, target: CycleTarget, signal: AbortSignal): Promise<CycleTarget> {
+  const vms = [...new Set([target.vm, ...target.jobs.flatMap((j) => j.ranks.map((r) => r.vm))])];
+  const silent = await greetAgents(fleet, vms, signal);
+  const living = new Set(fleet.roster.jobs().map((j) => j.job));
+  const jobs = target.jobs.filter((j) => living.has(j.job) || j.ranks.some((r) => silent.has(r.vm)));
+  return { ...target, jobs };
+}

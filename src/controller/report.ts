@@ -1,0 +1,57 @@
+/** What a cycle leaves behind: the journal's summary, `--json` of the acting verbs, and the timeline's input. */
+import type { RankTimings, Route, Traffic } from "../protocol/messages.js";
+import type { Strategy } from "./strategy.js";
+
+export type CycleOutcome = "done" | "rolled-back" | "needs-operator";
+
+/** Phases in the order an undisturbed migrate goes through them. */
+export const cyclePhases = [
+  "prepare", // destination VMM launched and listening; the job is not touched
+  "drain", // from the order to leave the card until the last rank has nothing on the wire there
+  "tear-down", // until the last rank has proven that it does not hold the card
+  "wait", // until the agents report SymVirt wait
+  "detach",
+  "pre-copy",
+  "downtime",
+  "attach",
+  "link-up",
+  "re-init", // from SymVirt signal until every rank runs over openib again
+  "roll-back", // everything done to undo, when something failed
+] as const;
+export type CyclePhase = (typeof cyclePhases)[number];
+
+export interface PhaseSpan {
+  vm: string;
+  phase: CyclePhase;
+  /** Milliseconds since the cycle began. */
+  startMs: number;
+  ms: number;
+}
+
+export interface RankSpan {
+  rank: number;
+  vm: string;
+  timings: RankTimings;
+  before: { route: Route; epoch: number; openib: Traffic; tcp: Traffic };
+  after: { route: Route; epoch: number; openib: Traffic; tcp: Traffic };
+}
+
+export interface CycleReport {
+  schemaVersion: 1;
+  cycle: number;
+  verb: "migrate" | "abort" | "recover";
+  /** What was done, not what was asked for. */
+  strategy: Strategy;
+  outcome: CycleOutcome;
+  /** One sentence; for needs-operator it says exactly what a person must do. */
+  message: string;
+  vm: string;
+  from: string;
+  to: string;
+  /** ISO 8601. */
+  startedAt: string;
+  totalMs: number;
+  phases: PhaseSpan[];
+  ranks: RankSpan[];
+  preCopy: { transferredBytes: number; downtimeMs: number } | null;
+}

@@ -1,0 +1,192 @@
+/**
+ * journal.jsonl: what the controller was about to do, written and fsynced before it does it. A controller
+ * that takes over reads it to know where to look; it never believes it where the live state can be asked.
+ */
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  writeSync,
+} from "node:fs";
+import { join } from "node:path";
+import { z } from "zod";
+import { SymvirtError } from "../../errors.js";
+import { strategies } from "../strategy.js";
+
+const target = z.object({
+  cycle: z.number().int(),
+  vm: z.string(),
+  from: z.string(),
+  to: z.string(),
+  /** A slot with null has no card there: none to detach at the source, none offered by the destination. */
+  cards: z.array(
+    z.object({
+      tag: z.string(),
+      bus: z.string(),
+      source: z.string().nullable(),
+      destination: z.string().nullable(),
+    }),
+  ),
+  strategy: z.enum(strategies).default("park"),
+  /** The ranks run over openib when the cycle begins, so they have to leave the card. */
+  leave: z.boolean().default(true),
+  /** They are to run over openib when it ends. */
+  comeBack: z.boolean().default(true),
+  jobs: z.array(
+    z.object({
+      job: z.string(),
+      worldSize: z.number().int(),
+      ranks: z.array(
+        z.object({ rank: z.number().int(), vm: z.string(), epoch: z.number().int(), tcpOnly: z.boolean() }),
+      ),
+    }),
+  ),
+});
+export type CycleTarget = z.infer<typeof target>;
+
+const record = z.discriminatedUnion("kind", [
+  z.object({ kind: z.literal("begin"), at: z.string(), pid: z.number().int(), verb: z.string(), target }),
+  z.object({
+    kind: z.literal("phase"),
+    at: z.string(),
+    cycle: z.number().int(),
+    event: z.string(),
+    phase: z.string(),
+    step: z.number().int(),
+    effects: z.array(z.string()),
+    cause: z.string().optional(),
+  }),
+  /** The board is about to give out this job's "quiet" set: from here on its ranks tear down. */
+  z.object({
+    kind: z.literal("quiet"),
+    at: z.string(),
+    cycle: z.number().int(),
+    step: z.number().int(),
+    job: z.string(),
+  }),
+  /** The same of its "ready" set: its ranks use the card again. */
+  z.object({
+    kind: z.literal("ready"),
+    at: z.string(),
+    cycle: z.number().int(),
+    step: z.number().int(),
+    job: z.string(),
+  }),
+  z.object({
+    kind: z.literal("end"),
+    at: z.string(),
+    cycle: z.number().int(),
+    outcome: z.enum(["done", "rolled-back", "needs-operator"]),
+    message: z.string(),
+    /** `symvirt abort` has something left to do. */
+    unfinished: z.boolean(),
+  }),
+]);
+export type JournalRecord = z.infer<typeof record>;
+type WithoutTime<T> = T extends unknown ? Omit<T, "at"> : never;
+
+/** A cycle that has begun and not ended (or ended with work left for `symvirt abort`). */
+export interface InterruptedCycle {
+  target: CycleTarget;
+  verb: string;
+  /** Phase of the last record. */
+  phase: string;
+  step: number;
+  /** Phases the cycle has entered, in order. */
+  phases: string[];
+  /** Jobs whose ranks were told that nothing is on the wire: they tear down whatever comes. */
+  quietJobs: string[];
+  message: string | undefined;
+}
+
+export class Journal {
+  readonly path: string;
+
+  constructor(folder: string) {
+    this.path = join(folder, "journal.jsonl");
+  }
+
+  /** Appends one record; returns when it is on the disk. */
+  append(entry: WithoutTime<JournalRecord>): void {
+    const fd = openSync(this.path, "a", 0o600);
+    try {
+      writeSync(fd, `${JSON.stringify({ ...entry, at: new Date().toISOString() })}\n`);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /**
+   * Cuts off a last line that a crash left half-written. Only for the holder of the lock.
+   * A record that was not complete on the disk had no effect yet.
+   */
+  repair(): void {
+    if (!existsSync(this.path)) return;
+    const bytes = readFileSync(this.path);
+    if (bytes.length === 0 || bytes[bytes.length - 1] === 0x0a) return;
+    const fd = openSync(this.path, "r+");
+    try {
+      if (fstatSync(fd).size === bytes.length) ftruncateSync(fd, bytes.lastIndexOf(0x0a) + 1);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /** Every record. A half-written last line is left out; damage elsewhere is an error with its line. */
+  read(): JournalRecord[] {
+    if (!existsSync(this.path)) return [];
+    const lines = readFileSync(this.path, "utf8").split("\n");
+    lines.pop();
+    return lines.map((line, i) => {
+      try {
+        return record.parse(JSON.parse(line));
+      } catch (cause) {
+        throw new SymvirtError("internal", `the journal is damaged at ${this.path}:${i + 1}`, {
+          hint: "look at the VMs with `symvirt status`, then move the journal away by hand",
+          cause,
+        });
+      }
+    });
+  }
+
+  /** Highest cycle number ever used here. */
+  lastCycle(): number {
+    return this.read().reduce((top, r) => Math.max(top, r.kind === "begin" ? r.target.cycle : 0), 0);
+  }
+
+  /** The last cycle, if it has no end or one that left work for `symvirt abort`. */
+  interrupted(): InterruptedCycle | undefined {
+    let open: InterruptedCycle | undefined;
+    for (const r of this.read()) {
+      if (r.kind === "begin") {
+        open = {
+          target: r.target,
+          verb: r.verb,
+          phase: "begin",
+          step: 0,
+          phases: [],
+          quietJobs: [],
+          message: undefined,
+        };
+      } else if (open === undefined || r.cycle !== open.target.cycle) {
+      } else if (r.kind === "phase") {
+        open.phase = r.phase;
+        open.step = Math.max(open.step, r.step);
+        open.phases.push(r.phase);
+      } else if (r.kind === "quiet") {
+        open.quietJobs.push(r.job);
+      } else if (r.kind === "ready") {
+        open.quietJobs = open.quietJobs.filter((job) => job !== r.job);
+      } else if (r.unfinished) {
+        open.message = r.message;
+      } else open = undefined;
+    }
+    return open;
+  }
+}

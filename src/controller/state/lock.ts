@@ -1,0 +1,125 @@
+/**
+ * One controller at a time. Whoever wants to be it puts its own record (pid, start time, random name) into
+ * the lock folder and then looks at the others: if any of them lives, it withdraws. Of two that come at
+ * once the later sees the earlier, so two never hold it. A record of a dead process belongs to nobody
+ * else and can be removed by anyone: a stale lock needs no take-over and cannot be taken twice.
+ */
+import { randomBytes } from "node:crypto";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
+import { SymvirtError } from "../../errors.js";
+
+const holderSchema = z.object({
+  pid: z.number().int().positive(),
+  /** Field 22 of /proc/PID/stat: with the pid it names one process of this boot. */
+  startTime: z.string(),
+  bootId: z.string(),
+  /** What it does, e.g. "migrate vm1 to h3". */
+  what: z.string(),
+  /** Whether it changes anything; a reader's lock is short and is waited for. */
+  acting: z.boolean(),
+});
+export type LockHolder = z.infer<typeof holderSchema>;
+
+export interface HeldLock {
+  /** Says what this controller does now, for those who find it locked. */
+  describe(what: string): void;
+  release(): void;
+}
+
+/** Start time of a process in clock ticks since boot, undefined when there is no such process (or it is a zombie). */
+function startTimeOf(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    // The command may hold blanks and brackets: fields are counted after the last ")".
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    return fields[0] === "Z" ? undefined : fields[19];
+  } catch {
+    return undefined;
+  }
+}
+
+function bootId(): string {
+  return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
+}
+
+function alive(holder: LockHolder): boolean {
+  return holder.bootId === bootId() && startTimeOf(holder.pid) === holder.startTime;
+}
+
+/** Those who hold (or are just asking for) the lock. Records of dead processes are removed. */
+export function lockHolders(folder: string, except?: string): LockHolder[] {
+  const lock = join(folder, "lock");
+  let names: string[];
+  try {
+    names = readdirSync(lock);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
+  }
+  const living: LockHolder[] = [];
+  for (const name of names) {
+    if (name === except || !name.endsWith(".json")) continue;
+    try {
+      const holder = holderSchema.parse(JSON.parse(readFileSync(join(lock, name), "utf8")));
+      if (alive(holder)) living.push(holder);
+      else rmSync(join(lock, name), { force: true });
+    } catch (error) {
+      // Released between readdir and read; anything else is not one of ours.
+      if ((error as NodeJS.ErrnoException).code !== "ENOENT") rmSync(join(lock, name), { force: true });
+    }
+  }
+  return living;
+}
+
+/** "cycle 12 (migrate vm1 to h3, pid 4711) is running". */
+export function refusedBy(holder: LockHolder): SymvirtError {
+  return new SymvirtError("refused", `${holder.what} (pid ${holder.pid}) is running`, {
+    hint: "see `symvirt status`, `symvirt abort`",
+  });
+}
+
+/**
+ * Takes the lock, waiting at most `waitMs` for readers and for others who are just asking.
+ * Throws "refused" with the holder when an acting controller has it.
+ */
+export async function acquireLock(
+  folder: string,
+  options: { what: string; acting: boolean; waitMs: number },
+): Promise<HeldLock> {
+  const lock = join(folder, "lock");
+  mkdirSync(lock, { recursive: true, mode: 0o700 });
+  const name = `${process.pid}-${randomBytes(8).toString("hex")}.json`;
+  const path = join(lock, name);
+  const write = (what: string) => {
+    const mine: LockHolder = {
+      pid: process.pid,
+      startTime: startTimeOf(process.pid) ?? "",
+      bootId: bootId(),
+      what,
+      acting: options.acting,
+    };
+    writeFileSync(`${path}.tmp`, JSON.stringify(mine), { mode: 0o600 });
+    renameSync(`${path}.tmp`, path);
+  };
+  const until = performance.now() + options.waitMs;
+  let refusal: LockHolder | undefined;
+  for (;;) {
+    write(options.what);
+    const others = lockHolders(folder, name);
+    if (others.length === 0) break;
+    rmSync(path, { force: true });
+    const acting = others.find((o) => o.acting);
+    // Two that ask at once both withdraw; who is still there after the pause really has it.
+    if (acting !== undefined && acting.pid === refusal?.pid) throw refusedBy(acting);
+    if (performance.now() > until) throw refusedBy(acting ?? (others[0] as LockHolder));
+    refusal = acting;
+    await sleep(20 + Math.random() * 80);
+  }
+  return {
+    describe: write,
+    release: () => rmSync(path, { force: true }),
+  };
+}

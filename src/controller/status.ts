@@ -1,0 +1,71 @@
+/** `symvirt status`: from the running controller if there is one, else by asking every VMM and agent. */
+import { SymvirtError } from "../errors.js";
+import { anySignal } from "../signals.js";
+import type { Cluster } from "./cluster-file.js";
+import { greetAgents } from "./plan.js";
+import { openSession, openStateFolder, type Session, type SessionOptions } from "./session.js";
+import { type KnownVmm, type StatusReport, snapshotFleet } from "./snapshot.js";
+import { askControl } from "./state/control-socket.js";
+import { Journal } from "./state/journal.js";
+
+/** Never fails because of one VM: what does not answer is shown as such, within the hello deadline. */
+export async function readStatus(
+  cluster: Cluster,
+  options: Pick<SessionOptions, "vmm" | "timing"> & { signal: AbortSignal },
+): Promise<StatusReport> {
+  openStateFolder(cluster.state);
+  const limit = anySignal([options.signal, AbortSignal.timeout(cluster.deadlines.hello)]);
+  const answer = await askControl(cluster.state, { ask: "status" }, limit);
+  // Our own controller's word over a 0600 socket, not a guest's.
+  if (answer !== undefined) return answer as StatusReport;
+  let session: Session;
+  try {
+    session = await openSession(cluster, { ...options, what: "status", acting: false });
+  } catch (error) {
+    // A controller began in this moment: it answers.
+    const later = await askControl(cluster.state, { ask: "status" }, limit);
+    if (later === undefined) throw error;
+    return later as StatusReport;
+  }
+  try {
+    return await inspectAll(session, options.signal);
+  } finally {
+    await session.close();
+  }
+}
+
+async function inspectAll(session: Session, signal: AbortSignal): Promise<StatusReport> {
+  const { cluster, fleet } = session;
+  const names = Object.keys(cluster.vms);
+  const limit = anySignal([signal, AbortSignal.timeout(cluster.deadlines.hello)]);
+  const known: KnownVmm = new Map();
+  await Promise.all(
+    names.map(async (vm) => {
+      try {
+        const { host, facts } = await fleet.locate(vm, limit);
+        known.set(vm, { host, status: facts.status, cards: facts.cards });
+        await fleet.follow(vm, host);
+      } catch (error) {
+        signal.throwIfAborted();
+        const trouble = error instanceof SymvirtError ? error.message : "the VMM does not answer in time";
+        known.set(vm, { host: fleet.placement.of(vm).host, status: "unknown", cards: [], trouble });
+      }
+    }),
+  );
+  const answering = names.filter((vm) => known.get(vm)?.trouble === undefined);
+  await greetAgents(fleet, answering, signal);
+  return {
+    schemaVersion: 1,
+    cluster: cluster.name,
+    running: null,
+    interrupted: interruptedOf(cluster),
+    ...snapshotFleet(fleet, known),
+  };
+}
+
+function interruptedOf(cluster: Cluster): StatusReport["interrupted"] {
+  const found = new Journal(cluster.state).interrupted();
+  if (found === undefined) return null;
+  const { cycle, vm, from, to } = found.target;
+  return { cycle, vm, from, to, phase: found.phase, message: found.message ?? "its controller was killed" };
+}

@@ -1,0 +1,98 @@
+/** What must hold for the demo to have shown what it claims. */
+import type { CycleReport } from "../controller/report.js";
+import type { RouteBytes } from "../timeline/input.js";
+import type { IterationCount } from "./job-clock.js";
+import type { JobResult } from "./job-log.js";
+import type { RankSample } from "./route-bytes.js";
+
+export interface Check {
+  what: string;
+  ok: boolean;
+  /** The facts, for a reader who wants to know why. */
+  detail: string;
+}
+
+export interface Evidence {
+  cycle: CycleReport;
+  ranks: number;
+  before: readonly RankSample[];
+  after: readonly RankSample[];
+  routes: readonly RouteBytes[];
+  exitCode: number;
+  /** Of symvirt's own workloads; null for a program of the user's. */
+  own: { result: JobResult | null; iterations: IterationCount } | null;
+}
+
+const onOpenib = (samples: readonly RankSample[], ranks: number): boolean =>
+  samples.length === ranks && samples.every((s) => s.route === "openib");
+
+const routesOf = (samples: readonly RankSample[]): string =>
+  samples.map((s) => `rank ${s.rank}: ${s.route}`).join(", ") || "no rank";
+
+function epochsGrew({ before, after, ranks }: Evidence): Check {
+  const pairs = before.map((b) => ({
+    rank: b.rank,
+    from: b.epoch,
+    to: after.find((a) => a.rank === b.rank)?.epoch,
+  }));
+  return {
+    what: "every rank came back in a new epoch",
+    ok: pairs.length === ranks && pairs.every(({ from, to }) => to !== undefined && to > from),
+    detail: pairs.map(({ rank, from, to }) => `rank ${rank}: ${from} to ${to ?? "gone"}`).join(", "),
+  };
+}
+
+function bytesGrew(evidence: Evidence, when: "before" | "after"): Check {
+  const { routes, ranks } = evidence;
+  return {
+    what: `every rank moved bytes over openib ${when} the cycle`,
+    ok: routes.length === ranks && routes.every((r) => r[when].openib > 0),
+    detail: routes.map((r) => `rank ${r.rank}: ${r[when].openib}`).join(", "),
+  };
+}
+
+function ranOverTcp({ routes }: Evidence): Check {
+  return {
+    what: "the job went on over tcp during the cycle",
+    ok: routes.some((r) => r.during.tcp > 0),
+    detail: routes.map((r) => `rank ${r.rank}: ${r.during.tcp}`).join(", "),
+  };
+}
+
+/** All checks, in the order a reader would ask. Checks about iterations are left out for a program of the user's. */
+export function demoChecks(evidence: Evidence): Check[] {
+  const { cycle, ranks, before, after, exitCode, own } = evidence;
+  const checks: Check[] = [
+    {
+      what: `${cycle.vm} was moved to ${cycle.to}`,
+      ok: cycle.outcome === "done",
+      detail: cycle.message || cycle.outcome,
+    },
+    {
+      what: "all ranks ran on openib before the cycle",
+      ok: onOpenib(before, ranks),
+      detail: routesOf(before),
+    },
+    { what: "all ranks run on openib after the cycle", ok: onOpenib(after, ranks), detail: routesOf(after) },
+    epochsGrew(evidence),
+    { what: "the job ended with exit code 0", ok: exitCode === 0, detail: `exit code ${exitCode}` },
+  ];
+  if (cycle.strategy === "live") checks.push(ranOverTcp(evidence));
+  if (own === null) return checks;
+  const { result, iterations } = own;
+  return [
+    ...checks,
+    bytesGrew(evidence, "before"),
+    bytesGrew(evidence, "after"),
+    {
+      what: "the job verified its result",
+      ok: result?.ok === true && result.ranks === ranks,
+      detail: result === null ? "no result line" : `checksum ${result.checksum}`,
+    },
+    {
+      what: "the job iterated before and after the cycle",
+      ok: iterations.before > 0 && iterations.after > 0,
+      detail: `${iterations.before} before, ${iterations.during} during, ${iterations.after} after`,
+    },
+  ];
+}

@@ -1,0 +1,9 @@
+/** The public API of symvirt; everything else is internal. */
+
+export { type Cluster, loadCluster } from "./controller/cluster-file.js";
+export type { Finding } from "./controller/findings.js";
+export type { MigrationPlan } from "./controller/plan.js";
+export type { CycleOutcome, CyclePhase, CycleReport, PhaseSpan, RankSpan } from "./controller/report.js";
+export { type AbortOutcome, Controller, type ControllerOptions } from "./controller/script.js";
+export type { JobStatus, StatusReport, VmStatus } from "./controller/snapshot.js";
+export { ExitCode, type ExitCodeName, SymvirtError } from "./errors.js";

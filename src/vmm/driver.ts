@@ -1,0 +1,81 @@
+/**
+ * What the controller needs of a virtual machine monitor. One driver object stands for one VM on one
+ * host (after a migration the VM has another driver object). Every call that waits takes an
+ * AbortSignal; its deadline is the caller's. Errors are SymvirtError.
+ */
+import type { Duplex } from "node:stream";
+import type { Card } from "../controller/cluster-file.js";
+
+export interface VmFacts {
+  /** "running", "paused", "inmigrate", "postmigrate", … as `query-status` says. */
+  status: string;
+  /** Full machine type, e.g. "pc-q35-7.2": both ends must have the same. */
+  machine: string;
+  /** Tags (qdev ids) of hot-pluggable cards now present. */
+  cards: string[];
+  /** Reasons why the VMM would refuse to migrate the VM now (`blocked-reasons`), cards included. */
+  blockers: string[];
+  vmmVersion: string;
+  /** Guest memory in bytes, hot-plugged memory included. */
+  memoryBytes: number;
+  /** State of the last or current outgoing or incoming migration as the VMM says, "none" before the first. */
+  migration: string;
+}
+
+export interface MigrationProgress {
+  status: string;
+  transferred: number;
+  remaining: number;
+  total: number;
+  dirtyPagesRate: number;
+  /** Milliseconds; set when the migration has completed. */
+  downtimeMs?: number;
+  totalMs?: number;
+}
+
+export interface MigrateOptions {
+  /** URI the destination listens on, e.g. "tcp:10.77.0.102:49152". */
+  uri: string;
+  /** Of pre-copy; absent: the VMM's own default (QEMU: 128 MiB/s), whatever was asked of an earlier migration. */
+  bandwidthBytesPerSecond?: number;
+  /** How long the VM may be stopped at the end of pre-copy; absent: the VMM's own default (QEMU: 300 ms). */
+  maxDowntimeMs?: number;
+  onProgress?: (progress: MigrationProgress) => void;
+  signal: AbortSignal;
+}
+
+export interface VmDriver {
+  readonly vm: string;
+  readonly host: string;
+  inspect(signal: AbortSignal): Promise<VmFacts>;
+  /** Opens the host end of the agent's virtio-serial port. Only one may be open at a time. */
+  openChannel(signal: AbortSignal): Promise<Duplex>;
+  /** Idempotent: an absent card is success. Resolves when the VMM has released the card. */
+  detach(tag: string, signal: AbortSignal): Promise<void>;
+  /** Idempotent: a card already present under the tag, and the same one, is success. */
+  attach(tag: string, bus: string, card: Card, signal: AbortSignal): Promise<void>;
+  /**
+   * Resolves when completed; on abort or failure the source runs again (migrate_cancel, cont) before it rejects.
+   * An abort that comes too late (the VM has moved) resolves. The destination stays paused until its `resume`;
+   * when this rejects it may hold a complete paused copy, so `quit` it.
+   */
+  migrate(options: MigrateOptions): Promise<MigrationProgress>;
+  /**
+   * For a controller that takes over: cancels whatever outgoing migration is on and makes the VM run here,
+   * unless it has moved. "moved": the migration had completed, nothing was resumed.
+   */
+  cancelMigration(signal: AbortSignal): Promise<"runs-here" | "moved">;
+  /**
+   * Tells a destination started by `launch({incoming: true})` to listen; returns the URI to migrate to.
+   * The VM will be paused, not running, when it has arrived.
+   */
+  listen(signal: AbortSignal): Promise<string>;
+  /**
+   * Resolves when the VM runs. A source whose VM has moved is refused, as it would run twice, unless
+   * `evenIfMoved` says that the caller has proven the destination dead or never resumed.
+   */
+  resume(signal: AbortSignal, options?: { evenIfMoved?: boolean }): Promise<void>;
+  /** Ends this VMM process (QMP quit, then kill by pid); idempotent. */
+  quit(signal: AbortSignal): Promise<void>;
+  close(): Promise<void>;
+}

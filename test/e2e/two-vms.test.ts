@@ -1,0 +1,27 @@
+/** End to end on two VMs with two ranks each, and a spare host. */
+import { describe, it } from "vitest";
+import { badInput } from "./cases/bad-input.js";
+import { failureCases } from "./cases/failures.js";
+import { guestVerbs } from "./cases/guest-verbs.js";
+import { parkCycles } from "./cases/park-cycles.js";
+import { manyMigrations, workloadCases } from "./cases/workloads.js";
+import { expectNothingLeft, type LabShape, useLab, whyNoLab } from "./support/lab-fixture.js";
+import { say } from "./support/progress.js";
+
+const shape: LabShape = { name: "e2e-two", vms: 2, hosts: 3, ranksPerVm: 2 };
+const why = whyNoLab();
+if (why !== "") say(`two VMs: skipped, as ${why}`);
+
+describe.skipIf(why !== "")("two VMs, two ranks each", () => {
+  const { get, down } = useLab(shape);
+  workloadCases(get, "park");
+  failureCases(get);
+  manyMigrations(get);
+  parkCycles(get);
+  badInput(get);
+  guestVerbs(get);
+  it.skipIf(process.env.SYMVIRT_E2E_KEEP !== undefined)("leaves nothing behind", async () => {
+    await down();
+    await expectNothingLeft(shape.name);
+  });
+});

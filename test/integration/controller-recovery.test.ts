@@ -1,0 +1,154 @@
+/** A controller was killed in the middle of a cycle: the next verb refuses, `abort` finishes from what is so. */
+import { describe, expect, it } from "vitest";
+import { openStateFolder } from "../../src/controller/session.js";
+import { type CycleTarget, Journal } from "../../src/controller/state/journal.js";
+import { controllerOf, expectWell, world } from "../support/controller-world.js";
+import type { FakeCluster } from "../support/fake-cluster.js";
+
+/** Journal and world as a controller leaves them that is killed in a phase. */
+function killedIn(w: FakeCluster, phases: string[], strategy: "live" | "park" = "park"): void {
+  openStateFolder(w.cluster.state);
+  const journal = new Journal(w.cluster.state);
+  const target: CycleTarget = {
+    cycle: 12,
+    vm: "vm1",
+    from: "h1",
+    to: "h3",
+    strategy,
+    leave: true,
+    comeBack: true,
+    cards: [{ tag: "hca0", bus: "rp0", source: "card0", destination: "card0" }],
+    jobs: [
+      {
+        job: "job.1",
+        worldSize: 4,
+        ranks: [0, 1, 2, 3].map((rank) => ({ rank, vm: rank < 2 ? "vm1" : "vm2", epoch: 1, tcpOnly: false })),
+      },
+    ],
+  };
+  journal.append({ kind: "begin", pid: 1, verb: "migrate", target });
+  for (const phase of phases) {
+    if (phase === "tear-down") journal.append({ kind: "quiet", cycle: 12, step: 1, job: "job.1" });
+    journal.append({
+      kind: "phase",
+      cycle: 12,
+      event: "ok",
+      phase,
+      step: phase === "prepare" ? 0 : 1,
+      effects: [],
+    });
+  }
+  w.processes.set("vm1@h3", { status: "inmigrate", cards: new Map(), moved: false, channel: undefined });
+  if (!phases.includes("tear-down")) return;
+  for (const guest of w.guests.values())
+    for (const rank of guest.ranks) {
+      rank.torn = true;
+      rank.report = { ...rank.report, state: "parked", route: "none", cycle: 12, step: 1 };
+    }
+  if (!phases.includes("detach")) return;
+  const source = w.processes.get("vm1@h1");
+  source?.cards.clear();
+  w.guest("vm1").devices = [];
+}
+
+const toPreCopy = ["prepare", "drain", "tear-down", "wait", "detach", "pre-copy"];
+
+/** The world of a live cycle killed in pre-copy: its ranks run over tcp. */
+function killedLive(w: FakeCluster, phases: string[]): void {
+  killedIn(w, phases, "live");
+  if (phases.includes("tear-down"))
+    for (const guest of w.guests.values())
+      for (const rank of guest.ranks)
+        rank.report = { ...rank.report, state: "running", route: "tcp", openDescriptors: 0 };
+}
+
+describe("an interrupted live cycle", () => {
+  it.each([["prepare"], ["drain"], ["wait"], ["detach"], ["pre-copy"]])(
+    "in %s with the VM on the source is rolled back there",
+    async (last) => {
+      const w = world({ strategy: "live" });
+      killedLive(w, toPreCopy.slice(0, toPreCopy.indexOf(last) + 1));
+      const outcome = await (await controllerOf(w)).abort();
+      expect(outcome).toMatchObject({ outcome: "rolled-back", report: { strategy: "live" } });
+      expectWell(w, "vm1", "h1");
+    },
+  );
+
+  it("with the VM running at the destination is finished there", async () => {
+    const w = world({ strategy: "live" });
+    killedLive(w, [...toPreCopy, "switch-over"]);
+    Object.assign(w.processes.get("vm1@h1") ?? {}, { status: "postmigrate", moved: true });
+    Object.assign(w.processes.get("vm1@h3") ?? {}, { status: "running" });
+    expect((await (await controllerOf(w)).abort()).outcome).toBe("done");
+    expectWell(w, "vm1", "h3");
+  });
+});
+
+describe("an interrupted cycle", () => {
+  it("is refused by acting verbs and shown by status", async () => {
+    const w = world();
+    killedIn(w, toPreCopy);
+    const controller = await controllerOf(w);
+    await expect(controller.migrate({ vm: "vm2", to: "h3" })).rejects.toMatchObject({
+      exit: "refused",
+      message: expect.stringContaining("cycle 12 (migrate vm1 to h3) was interrupted"),
+      hint: "run `symvirt abort`",
+    });
+    expect((await controller.status()).interrupted).toMatchObject({ cycle: 12, phase: "pre-copy" });
+  });
+
+  it.each([["prepare"], ["drain"], ["wait"], ["detach"], ["pre-copy"]])(
+    "in %s with the VM on the source is rolled back there",
+    async (last) => {
+      const w = world();
+      killedIn(w, toPreCopy.slice(0, toPreCopy.indexOf(last) + 1));
+      const outcome = await (await controllerOf(w)).abort();
+      expect(outcome).toMatchObject({ outcome: "rolled-back", report: { verb: "abort", cycle: 12 } });
+      expectWell(w, "vm1", "h1");
+      expect(w.processes.has("vm1@h3")).toBe(false);
+      expect((await (await controllerOf(w)).migrate({ vm: "vm1", to: "h3" })).cycle).toBe(13);
+    },
+  );
+
+  it("with the VM moved but not resumed is finished at the destination", async () => {
+    const w = world();
+    killedIn(w, toPreCopy);
+    Object.assign(w.processes.get("vm1@h1") ?? {}, { status: "postmigrate", moved: true });
+    Object.assign(w.processes.get("vm1@h3") ?? {}, { status: "paused" });
+    const outcome = await (await controllerOf(w)).abort();
+    expect(outcome.outcome).toBe("done");
+    expectWell(w, "vm1", "h3");
+    expect(w.processes.has("vm1@h1")).toBe(false);
+  });
+
+  it("with the VM running at the destination is finished there", async () => {
+    const w = world();
+    killedIn(w, [...toPreCopy, "switch-over"]);
+    Object.assign(w.processes.get("vm1@h1") ?? {}, { status: "postmigrate", moved: true });
+    Object.assign(w.processes.get("vm1@h3") ?? {}, { status: "running" });
+    const outcome = await (await controllerOf(w)).abort();
+    expect(outcome.outcome).toBe("done");
+    expectWell(w, "vm1", "h3");
+  });
+
+  it("with the destination dead before its resume is taken back to the source", async () => {
+    const w = world();
+    killedIn(w, toPreCopy);
+    Object.assign(w.processes.get("vm1@h1") ?? {}, { status: "postmigrate", moved: true });
+    w.processes.delete("vm1@h3");
+    const outcome = await (await controllerOf(w)).abort();
+    expect(outcome.outcome).toBe("rolled-back");
+    expectWell(w, "vm1", "h1");
+  });
+
+  it("with the VM running nowhere needs a person", async () => {
+    const w = world();
+    killedIn(w, toPreCopy);
+    w.processes.delete("vm1@h1");
+    w.processes.delete("vm1@h3");
+    await expect((await controllerOf(w)).abort()).rejects.toMatchObject({
+      exit: "needsOperator",
+      message: expect.stringContaining("runs neither on h1 nor on h3"),
+    });
+  });
+});

@@ -1,0 +1,47 @@
+/** The script API's single steps, as in the paper: wait, detach, migrate, attach, signal. */
+import { describe, expect, it } from "vitest";
+import { controllerOf, expectWell, world } from "../support/controller-world.js";
+
+describe("script API", () => {
+  it("holds all ranks, moves a VM, and lets them go", async () => {
+    const w = world();
+    const controller = await controllerOf(w);
+    await controller.waitAll();
+    expect([...w.guests.values()].flatMap((g) => g.ranks.map((r) => r.report.state))).toEqual(
+      Array(4).fill("parked"),
+    );
+    await controller.detach({ tag: "hca0" });
+    await controller.migrate({ vm: "vm1", to: "h3" });
+    await controller.attach({ tag: "hca0", device: "card0" });
+    await controller.signal();
+    expectWell(w, "vm1", "h3");
+    // The lock is free again, and nothing is left over.
+    expect((await controller.migrate({ vm: "vm1", to: "h1" })).outcome).toBe("done");
+    await controller.close();
+  });
+
+  it("steps out of order, unknown tags and a second hold are refused", async () => {
+    const w = world();
+    const controller = await controllerOf(w);
+    await expect(controller.detach({ tag: "hca0" })).rejects.toMatchObject({ exit: "usage" });
+    await controller.waitAll();
+    await expect(controller.waitAll()).rejects.toMatchObject({ exit: "usage" });
+    await expect(controller.detach({ tag: "hca9" })).rejects.toThrow('no VM has a card slot "hca9"');
+    await expect((await controllerOf(w)).migrate({ vm: "vm1", to: "h3" })).rejects.toMatchObject({
+      exit: "refused",
+    });
+    await controller.signal();
+    expectWell(w, "vm1", "h1");
+  });
+
+  it("a rank that is late ends the wait with the deadline, and abort lets the others go", async () => {
+    const w = world({ deadlines: { park: 200 } });
+    const [rank] = w.guest("vm2").ranks;
+    if (rank !== undefined) rank.late = true;
+    const controller = await controllerOf(w);
+    await expect(controller.waitAll()).rejects.toMatchObject({ exit: "deadline" });
+    if (rank !== undefined) rank.late = false;
+    expect((await controller.abort()).outcome).toBe("rolled-back");
+    expectWell(w, "vm1", "h1");
+  });
+});

@@ -1,0 +1,68 @@
+/**
+ * The self-verifying MPI programs on this host over BTL/tcp and vader: each gets the right answer,
+ * the answer does not depend on the transport, and each checker finds a spoiled byte.
+ */
+import { cpus } from "node:os";
+import { fileURLToPath } from "node:url";
+import { execa } from "execa";
+import { beforeAll, describe, expect, it } from "vitest";
+import { parseJobLog } from "../../src/demo/job-log.js";
+
+const source = fileURLToPath(new URL("../workloads", import.meta.url));
+const build = fileURLToPath(new URL("../../build/workloads", import.meta.url));
+const names = ["ring", "sizes", "collectives", "onesided", "stencil", "late", "churn"] as const;
+
+/** mpirun's arguments for n ranks of a workload on this host. */
+function mpirun(n: number, btl: string, mca: string[], program: string, args: string[]) {
+  const own = ["--allow-run-as-root", "--oversubscribe", "--mca", "pml", "ob1", "--mca", "btl", btl];
+  return execa("mpirun", [...own, ...mca, "-np", String(n), `${build}/${program}`, ...args], {
+    reject: false,
+    timeout: 60_000,
+  });
+}
+
+beforeAll(async () => {
+  await execa("cmake", ["-S", source, "-B", build, "-Wno-dev"]);
+  await execa("cmake", ["--build", build, "--parallel", String(cpus().length)]);
+});
+
+describe.each(names)("%s", (name) => {
+  it("verifies its data and prints one line of JSON", async () => {
+    const { stdout, stderr, exitCode } = await mpirun(3, "tcp,self,vader", [], name, [
+      ...["--seconds", "1", "--compute", "0.2"],
+    ]);
+    expect(exitCode, stderr).toBe(0);
+    const log = parseJobLog(stdout);
+    expect(log.result).toMatchObject({ workload: name, ok: true, ranks: 3 });
+    expect(stdout.split("\n").filter((line) => line.startsWith("{"))).toHaveLength(1);
+    expect(log.samples.length).toBeGreaterThan(0);
+  });
+
+  it("finds a spoiled byte", async () => {
+    const { stdout, stderr, exitCode } = await mpirun(2, "tcp,self,vader", [], name, [
+      ...["--seconds", "30", "--compute", "0.1", "--corrupt-at", "3"],
+    ]);
+    expect(stderr).toMatch(new RegExp(`^WRONG ${name} rank 1 iteration \\d+ `, "m"));
+    expect(exitCode).toBe(3);
+    expect(parseJobLog(stdout).result).toBeNull();
+  });
+
+  it("has the same checksum over another transport", async () => {
+    const args = ["--iterations", "20", "--compute", "0.1", "--hold", "0.01"];
+    const runs = [
+      await mpirun(2, "tcp,self", ["--mca", "osc", "pt2pt"], name, args),
+      await mpirun(2, "self,vader", [], name, args),
+    ];
+    const results = runs.map((run) => parseJobLog(run.stdout).result);
+    expect(results[0], runs[0]?.stderr).toMatchObject({ ok: true, iterations: 20 });
+    expect(results[1]?.checksum, runs[1]?.stderr).toBe(results[0]?.checksum);
+    const other = await mpirun(2, "self,vader", [], name, [...args, "--seed", "2"]);
+    expect(parseJobLog(other.stdout).result?.checksum).not.toBe(results[0]?.checksum);
+  });
+});
+
+it("rejects an unknown option", async () => {
+  const { exitCode, stderr } = await mpirun(2, "self,vader", [], "ring", ["--bogus"]);
+  expect(exitCode).toBe(2);
+  expect(stderr).toContain("bad options");
+});

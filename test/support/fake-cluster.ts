@@ -1,0 +1,277 @@
+/** Hosts and VMs without a VMM: processes are table entries, guests are FakeGuests, every op can be made to fail. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Duplex, duplexPair } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type Card, type Cluster, clusterFile } from "../../src/controller/cluster-file.js";
+import type { Strategy } from "../../src/controller/strategy.js";
+import type { Vmm } from "../../src/controller/vmm.js";
+import { SymvirtError } from "../../src/errors.js";
+import type { MigrateOptions, MigrationProgress, VmDriver, VmFacts } from "../../src/vmm/driver.js";
+import { FakeGuest } from "./fake-guest.js";
+
+export type FakeOp =
+  | "inspect"
+  | "openChannel"
+  | "detach"
+  | "attach"
+  | "migrate"
+  | "listen"
+  | "resume"
+  | "quit"
+  | "launch"
+  | "end"
+  | "checkHost";
+
+/** Throws to fail the op, waits to delay it; `where` is "vm@host". */
+export type Fault = (op: FakeOp, where: string, signal: AbortSignal) => void | Promise<void>;
+
+interface Process {
+  status: string;
+  cards: Map<string, Card>;
+  moved: boolean;
+  channel: Duplex | undefined;
+}
+
+/** Waits until the signal aborts, then throws its reason. */
+export async function hang(signal: AbortSignal): Promise<never> {
+  await sleep(60_000, undefined, { signal }).catch(() => undefined);
+  throw signal.reason;
+}
+
+const mac = (host: string, card: string) => `52:54:00:00:0${host.slice(1)}:0${card.slice(-1)}`;
+
+export class FakeCluster implements Vmm {
+  readonly cluster: Cluster;
+  readonly folder = mkdtempSync(join(tmpdir(), "symvirt-test-"));
+  readonly guests = new Map<string, FakeGuest>();
+  readonly processes = new Map<string, Process>();
+  readonly calls: string[] = [];
+  fault: Fault = () => undefined;
+  /** Cards whose port never comes up. */
+  deadPorts = new Set<string>();
+  blockers: string[] = [];
+
+  /** vm1 on h1, vm2 on h2, …; one more host is spare. Every host offers one card. */
+  constructor(
+    options: {
+      vms?: number;
+      ranksPerVm?: number;
+      deadlines?: Record<string, number>;
+      strategy?: Strategy;
+    } = {},
+  ) {
+    const { vms = 2, ranksPerVm = 2, strategy = "park" } = options;
+    const hosts: Record<string, unknown> = {};
+    for (let i = 1; i <= vms + 1; i++)
+      hosts[`h${i}`] = {
+        address: `10.0.0.${i}`,
+        runtime: `/run/fake/h${i}`,
+        cards: { card0: { driver: "e1000e", identity: { mac: mac(`h${i}`, "card0") } } },
+      };
+    const entries: Record<string, unknown> = {};
+    for (let i = 1; i <= vms; i++)
+      entries[`vm${i}`] = {
+        host: `h${i}`,
+        command: ["qemu"],
+        cards: { hca0: { bus: "rp0", card: "card0" } },
+      };
+    const short = {
+      hello: 1500,
+      prepare: 1500,
+      park: 1500,
+      detach: 1500,
+      migrate: 1500,
+      attach: 1500,
+      linkUp: 1500,
+    };
+    this.cluster = clusterFile.parse({
+      version: 1,
+      name: "fake",
+      state: join(this.folder, "state"),
+      hosts,
+      vms: entries,
+      limits: { strategy },
+      deadlines: { ...short, resume: 1500, ...options.deadlines },
+    });
+    for (let i = 1; i <= vms; i++) {
+      const guest = new FakeGuest(`vm${i}`);
+      this.guests.set(`vm${i}`, guest);
+      const card = this.cluster.hosts[`h${i}`]?.cards.card0 as Card;
+      this.processes.set(`vm${i}@h${i}`, {
+        status: "running",
+        cards: new Map([["hca0", card]]),
+        moved: false,
+        channel: undefined,
+      });
+      guest.card(card.identity.mac ?? "", "ACTIVE");
+      for (let r = 0; r < ranksPerVm; r++) guest.addRank("job.1", vms * ranksPerVm, (i - 1) * ranksPerVm + r);
+    }
+  }
+
+  guest(vm: string): FakeGuest {
+    return this.guests.get(vm) as FakeGuest;
+  }
+
+  /** The host on which the VM runs; fails if it runs nowhere or twice. */
+  runsOn(vm: string): string {
+    const hosts = [...this.processes].filter(([k, p]) => k.startsWith(`${vm}@`) && p.status === "running");
+    if (hosts.length !== 1) throw new Error(`${vm} runs on ${hosts.length} hosts`);
+    return (hosts[0]?.[0] ?? "").split("@")[1] ?? "";
+  }
+
+  cardsOf(vm: string): string[] {
+    return [...(this.processes.get(`${vm}@${this.runsOn(vm)}`)?.cards.keys() ?? [])];
+  }
+
+  dispose(): void {
+    for (const guest of this.guests.values()) guest.drop();
+    rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  driver(vm: string, host: string): VmDriver {
+    return new FakeDriver(this, vm, host);
+  }
+
+  async launchIncoming(vm: string, host: string, signal: AbortSignal): Promise<void> {
+    await this.call("launch", vm, host, signal);
+    this.processes.set(`${vm}@${host}`, {
+      status: "inmigrate",
+      cards: new Map(),
+      moved: false,
+      channel: undefined,
+    });
+  }
+
+  async end(vm: string, host: string, signal: AbortSignal): Promise<void> {
+    await this.call("end", vm, host, signal);
+    this.processes.get(`${vm}@${host}`)?.channel?.destroy();
+    this.processes.delete(`${vm}@${host}`);
+  }
+
+  async checkHost(vm: string, host: string, _machine: string, signal: AbortSignal): Promise<void> {
+    await this.call("checkHost", vm, host, signal);
+    if (this.processes.has(`${vm}@${host}`))
+      throw new SymvirtError("refused", `host ${host} already runs ${vm}`);
+  }
+
+  async call(op: FakeOp, vm: string, host: string, signal: AbortSignal): Promise<void> {
+    if (op !== "inspect" && op !== "openChannel" && op !== "checkHost")
+      this.calls.push(`${op} ${vm}@${host}`);
+    signal.throwIfAborted();
+    await this.fault(op, `${vm}@${host}`, signal);
+    await sleep(1);
+  }
+}
+
+class FakeDriver implements VmDriver {
+  readonly vm: string;
+  readonly host: string;
+  readonly #world: FakeCluster;
+
+  constructor(world: FakeCluster, vm: string, host: string) {
+    this.#world = world;
+    this.vm = vm;
+    this.host = host;
+  }
+
+  get #process(): Process {
+    const found = this.#world.processes.get(`${this.vm}@${this.host}`);
+    if (found === undefined)
+      throw new SymvirtError("unreachable", `QMP of ${this.vm} on ${this.host} does not answer (ENOENT)`);
+    return found;
+  }
+
+  async inspect(signal: AbortSignal): Promise<VmFacts> {
+    await this.#world.call("inspect", this.vm, this.host, signal);
+    const { status, cards } = this.#process;
+    return {
+      status,
+      machine: "pc-q35-7.2",
+      cards: [...cards.keys()],
+      blockers: this.#world.blockers,
+      vmmVersion: "7.2.0",
+      memoryBytes: 1 << 30,
+      migration: "none",
+    };
+  }
+
+  async openChannel(signal: AbortSignal): Promise<Duplex> {
+    await this.#world.call("openChannel", this.vm, this.host, signal);
+    const process = this.#process;
+    const [ours, theirs] = duplexPair();
+    process.channel?.destroy();
+    process.channel = ours;
+    if (process.status === "running") this.#world.guest(this.vm).serve(theirs);
+    return ours;
+  }
+
+  async detach(tag: string, signal: AbortSignal): Promise<void> {
+    await this.#world.call("detach", this.vm, this.host, signal);
+    const card = this.#process.cards.get(tag);
+    this.#process.cards.delete(tag);
+    if (card !== undefined) this.#world.guest(this.vm).card(card.identity.mac ?? "", "gone");
+  }
+
+  async attach(tag: string, _bus: string, card: Card, signal: AbortSignal): Promise<void> {
+    await this.#world.call("attach", this.vm, this.host, signal);
+    if (this.#process.cards.has(tag)) return;
+    this.#process.cards.set(tag, card);
+    const key = card.identity.mac ?? "";
+    const guest = this.#world.guest(this.vm);
+    guest.card(key, "DOWN");
+    setTimeout(() => guest.card(key, this.#world.deadPorts.has(key) ? "DOWN" : "ACTIVE"), 5);
+  }
+
+  async migrate(options: MigrateOptions): Promise<MigrationProgress> {
+    const to = options.uri.slice("fake:".length);
+    const progress = { status: "active", transferred: 1, remaining: 1, total: 2, dirtyPagesRate: 0 };
+    options.onProgress?.(progress);
+    await this.#world.call("migrate", this.vm, this.host, options.signal);
+    const source = this.#process;
+    const destination = this.#world.processes.get(`${this.vm}@${to}`);
+    if (destination === undefined) throw new SymvirtError("unreachable", `nobody listens on ${options.uri}`);
+    source.status = "postmigrate";
+    source.moved = true;
+    destination.status = "paused";
+    return {
+      ...progress,
+      status: "completed",
+      remaining: 0,
+      transferred: 2 << 20,
+      downtimeMs: 12,
+      totalMs: 20,
+    };
+  }
+
+  async cancelMigration(_signal: AbortSignal): Promise<"runs-here" | "moved"> {
+    const process = this.#process;
+    if (process.moved) return "moved";
+    process.status = "running";
+    return "runs-here";
+  }
+
+  async listen(signal: AbortSignal): Promise<string> {
+    await this.#world.call("listen", this.vm, this.host, signal);
+    return `fake:${this.host}`;
+  }
+
+  async resume(signal: AbortSignal, options?: { evenIfMoved?: boolean }): Promise<void> {
+    await this.#world.call("resume", this.vm, this.host, signal);
+    const process = this.#process;
+    if (process.moved && options?.evenIfMoved !== true) throw new SymvirtError("refused", "has moved away");
+    process.status = "running";
+    process.moved = false;
+    process.channel?.destroy();
+  }
+
+  async quit(signal: AbortSignal): Promise<void> {
+    this.#world.calls.push(`quit ${this.vm}@${this.host}`);
+    await this.#world.fault("quit", `${this.vm}@${this.host}`, signal);
+    this.#world.processes.get(`${this.vm}@${this.host}`)?.channel?.destroy();
+    this.#world.processes.delete(`${this.vm}@${this.host}`);
+  }
+
+  async close(): Promise<void> {}
+}

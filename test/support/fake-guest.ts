@@ -1,0 +1,360 @@
+/** A guest that speaks the agent's side of the protocol, with scripted ranks: no VM, no MPI. */
+import type { Duplex } from "node:stream";
+import { encodeLine, LineDecoder } from "../../src/protocol/framing.js";
+import {
+  type BoardPart,
+  type DeviceReport,
+  hostMessage,
+  PROTOCOL_VERSION,
+  type RankReport,
+  type Want,
+} from "../../src/protocol/messages.js";
+
+const noTraffic = { sentFragments: 0, receivedFragments: 0, sentBytes: 0, receivedBytes: 0 };
+
+export interface FakeRank {
+  job: string;
+  worldSize: number;
+  report: RankReport;
+  /** The card's BTL is down. */
+  torn: boolean;
+  /** Never reaches its safe point. */
+  late: boolean;
+  /** live: tcp does not reach a peer. */
+  failLeave: boolean;
+  /** Steps of re-init that fail before one works. */
+  failReinit: number;
+}
+
+export class FakeGuest {
+  readonly vm: string;
+  readonly ranks: FakeRank[] = [];
+  devices: DeviceReport[] = [];
+  /** Somebody else who holds the card. */
+  holders: { pid: number; command: string; what: string }[] = [];
+  /** Says nothing at all, as a guest without an agent. */
+  mute = false;
+  /** live: ranks take long to tear down, see letTearDown. */
+  stuckTearDown = false;
+  wants: Want[] = [];
+  statesSeen: string[] = [];
+  /** live: orders that a rank must never get. */
+  violations: string[] = [];
+  #socket: Duplex | undefined;
+  #session = "";
+  #seq = 0;
+  #posts = new Map<string, { rank: FakeRank; key: string; cycle: number; step: number; more: string }>();
+  #got = new Map<string, Set<number>>();
+  readonly #failed = new Set<string>();
+
+  constructor(vm: string) {
+    this.vm = vm;
+  }
+
+  addRank(job: string, worldSize: number, rank: number): FakeRank {
+    const added: FakeRank = {
+      job,
+      worldSize,
+      torn: false,
+      late: false,
+      failLeave: false,
+      failReinit: 0,
+      report: {
+        rank,
+        pid: 1000 + rank,
+        state: "running",
+        route: "openib",
+        epoch: 1,
+        cycle: 0,
+        step: 0,
+        error: 0,
+        detail: "",
+        tcpOnly: false,
+        openDescriptors: 3,
+        registrations: 0,
+        windows: 0,
+        timings: { late: 0, drain: 0, teardown: 0, held: 0, load: 0, connect: 0 },
+        openib: { ...noTraffic, sentBytes: 1000 },
+        tcp: noTraffic,
+      },
+    };
+    this.ranks.push(added);
+    return added;
+  }
+
+  /** The host end of the channel is there. */
+  serve(socket: Duplex): void {
+    this.#socket?.destroy();
+    this.#socket = socket;
+    this.#session = "";
+    const decoder = new LineDecoder();
+    socket.on("error", () => undefined);
+    socket.on("data", (chunk: Buffer) => {
+      if (!this.mute) for (const line of decoder.push(chunk)) this.#line(line);
+    });
+  }
+
+  /** The channel breaks. */
+  drop(): void {
+    this.#socket?.end();
+  }
+
+  /** The agent was restarted: it knows nothing of the session and says so. */
+  restart(): void {
+    this.#session = "";
+    this.#got.clear();
+    this.wants = [];
+    this.#send({ ...this.#hello(), session: "0000000000000000" });
+  }
+
+  raw(bytes: string | Buffer): void {
+    this.#socket?.write(bytes);
+  }
+
+  get session(): string {
+    return this.#session;
+  }
+
+  /** Tells the host what is so. */
+  tell(answer = 0): void {
+    if (this.#session === "" || this.mute) return;
+    this.#seq++;
+    const names = [...new Set(this.ranks.map((r) => r.job))];
+    const busy = this.ranks.filter((r) => !r.torn && r.report.state !== "lost" && r.report.state !== "left");
+    const holders = [
+      ...this.holders,
+      ...busy.map((r) => ({ pid: r.report.pid, command: "a.out", what: "/dev/infiniband/uverbs0" })),
+    ];
+    this.#send({
+      type: "state",
+      session: this.#session,
+      seq: this.#seq,
+      answer,
+      jobs: names.map((job) => {
+        const ranks = this.ranks.filter((r) => r.job === job);
+        return { job, uid: 1000, worldSize: ranks[0]?.worldSize ?? 1, ranks: ranks.map((r) => r.report) };
+      }),
+      devices: this.devices,
+      released: holders.length === 0,
+      holders: holders.slice(0, 16),
+      hookError: "",
+    });
+  }
+
+  set(rank: FakeRank, change: Partial<RankReport>): void {
+    rank.report = { ...rank.report, ...change };
+    this.statesSeen.push(rank.report.state);
+    this.tell();
+  }
+
+  /** A card's device appears (with its port up or not) or goes. */
+  card(mac: string, port: "ACTIVE" | "DOWN" | "gone"): void {
+    this.devices = this.devices.filter((d) => d.mac !== mac);
+    if (port !== "gone")
+      this.devices.push({
+        pci: "0000:01:00.0",
+        driver: "e1000e",
+        netdev: "eth1",
+        mac,
+        verbs: "rxe0",
+        port,
+        gid: port === "ACTIVE" ? "fe80::1" : "",
+      });
+    this.tell();
+  }
+
+  post(rank: FakeRank, key: string, cycle: number, step: number, more = ""): void {
+    this.#posts.set(`${rank.report.rank}/${key}/${cycle}/${step}`, { rank, key, cycle, step, more });
+    this.#sendPost(rank, key, cycle, step, more);
+  }
+
+  #sendPost(rank: FakeRank, key: string, cycle: number, step: number, more: string): void {
+    const bytes = Buffer.from(`rank ${rank.report.rank} under ${key}${more}`);
+    // In two chunks, so that reassembly is used.
+    for (const [offset, end] of [
+      [0, 4],
+      [4, bytes.length],
+    ] as const)
+      this.#send({
+        type: "post",
+        session: this.#session,
+        job: rank.job,
+        cycle,
+        step,
+        key,
+        rank: rank.report.rank,
+        offset,
+        total: bytes.length,
+        data: bytes.subarray(offset, end).toString("base64"),
+      });
+  }
+
+  #hello() {
+    return {
+      type: "hello",
+      v: PROTOCOL_VERSION,
+      session: this.#session,
+      agentVersion: "fake",
+      hostname: this.vm,
+      kernel: "6.1",
+      bootId: "b",
+    };
+  }
+
+  #send(message: object): void {
+    if (this.#socket?.writable === true) this.#socket.write(encodeLine(message));
+  }
+
+  #line(line: string): void {
+    const message = hostMessage.parse(JSON.parse(line));
+    if (message.type === "hello") {
+      this.#session = message.session;
+      this.#got.clear();
+      this.#send(this.#hello());
+      this.tell();
+      for (const { rank, key, cycle, step, more } of this.#posts.values())
+        this.#sendPost(rank, key, cycle, step, more);
+      return;
+    }
+    if (message.session !== this.#session) return;
+    if (message.type === "query") this.tell(message.id);
+    else if (message.type === "want") this.#want(message);
+    else this.#board(message);
+  }
+
+  #want(want: Want): void {
+    this.wants.push(want);
+    for (const rank of this.ranks.filter((r) => r.job === want.job)) {
+      const { report } = rank;
+      const isNew = want.cycle > report.cycle || want.step > report.step;
+      if (!isNew || report.state === "lost" || report.state === "left") continue;
+      if (rank.late && want.phase !== "run-openib") continue;
+      const at = { cycle: want.cycle, step: want.step, error: 0, detail: "" };
+      if (want.phase === "run-tcp") {
+        this.#leave(rank, at);
+        continue;
+      }
+      if (
+        want.phase === "run-openib" &&
+        this.wants.some((w) => w.phase === "run-tcp" && w.cycle === want.cycle)
+      ) {
+        this.#comeBack(rank, at, want.quietComplete);
+        continue;
+      }
+      if (want.phase === "run-openib" && report.route === "tcp") {
+        this.#comeBack(rank, at, true);
+        continue;
+      }
+      if (want.phase === "park") {
+        if (rank.torn) this.set(rank, { ...at, state: "parked", detail: "" });
+        else {
+          this.set(rank, { ...at, state: "draining" });
+          this.post(rank, "quiet.0", want.cycle, want.step);
+        }
+      } else if (!rank.torn && !want.quietComplete) this.set(rank, { ...at, state: "running" });
+      else {
+        rank.torn = true;
+        if (rank.failReinit > 0) {
+          rank.failReinit--;
+          this.set(rank, { ...at, state: "failed", error: -19, detail: "no usable port" });
+          continue;
+        }
+        this.set(rank, { ...at, state: "opening" });
+        this.post(rank, "modex", want.cycle, want.step);
+      }
+    }
+  }
+
+  /** live: flip, drain, quiet, tear down, all while the application runs. */
+  #leave(rank: FakeRank, at: { cycle: number; step: number; error: number; detail: string }): void {
+    if (rank.report.route === "tcp") this.set(rank, { ...at, state: "running" });
+    else if (rank.failLeave)
+      this.set(rank, { ...at, state: "failed", error: -113, detail: "tcp does not reach rank 0" });
+    else {
+      this.set(rank, { ...at, state: "draining", route: "tcp" });
+      this.post(rank, "flip", at.cycle, at.step);
+    }
+  }
+
+  #comeBack(
+    rank: FakeRank,
+    at: { cycle: number; step: number; error: number; detail: string },
+    quietComplete: boolean,
+  ): void {
+    if (!quietComplete) {
+      if (rank.torn) this.violations.push(`rank ${rank.report.rank} has torn down before "quiet"`);
+      this.set(rank, { ...at, state: "draining", route: "openib" });
+      this.post(rank, "back.flip", at.cycle, at.step);
+    } else if (!rank.torn) {
+      if (rank.report.route !== "openib")
+        this.violations.push(`rank ${rank.report.rank} is on its way off the card`);
+      this.set(rank, { ...at, state: "running" });
+    } else if (rank.failReinit > 0) {
+      rank.failReinit--;
+      // The others learn of it by its part of the set.
+      this.set(rank, { ...at, state: "failed", error: -19, detail: "no usable port" });
+      this.post(rank, "blob", at.cycle, at.step, " failed");
+    } else {
+      this.set(rank, { ...at, state: "opening" });
+      this.post(rank, "blob", at.cycle, at.step);
+    }
+  }
+
+  /** live: what a rank does when a set of its step is complete. */
+  #step(rank: FakeRank, key: string): void {
+    const { cycle, step, state } = rank.report;
+    const then: Record<string, string> = {
+      ...{ flip: "drained", drained: "quiet", blob: "handles", handles: "ready", ready: "back.flip" },
+      "back.flip": "back.drained",
+    };
+    const next = then[key];
+    if (state !== "draining" && state !== "opening") return;
+    if (next !== undefined) this.post(rank, next, cycle, step);
+    else if (key === "quiet") {
+      if (this.stuckTearDown) return;
+      this.set(rank, { state: "closing" });
+      rank.torn = true;
+      this.set(rank, { state: "running", route: "tcp", openDescriptors: 0 });
+    } else if (key === "back.drained") {
+      const epoch = rank.report.epoch + (rank.torn ? 1 : 0);
+      rank.torn = false;
+      this.set(rank, { state: "running", route: "openib", epoch, openDescriptors: 3 });
+    }
+  }
+
+  /** Ranks that have not torn down yet do so now. */
+  letTearDown(): void {
+    this.stuckTearDown = false;
+    for (const rank of this.ranks) if (rank.report.route === "tcp" && !rank.torn) this.#step(rank, "quiet");
+  }
+
+  #board(part: BoardPart): void {
+    if (part.offset + Buffer.from(part.data, "base64").length < part.total) return;
+    const id = `${part.job}/${part.cycle}/${part.step}/${part.key}`;
+    if (Buffer.from(part.data, "base64").toString().endsWith(" failed")) this.#failed.add(id);
+    const got = this.#got.get(id) ?? new Set();
+    got.add(part.rank);
+    this.#got.set(id, got);
+    const own = this.ranks.filter((r) => r.job === part.job && r.report.step === part.step);
+    if (own.length === 0 || got.size < (own[0]?.worldSize ?? 0)) return;
+    const isLive = own.some((r) => r.report.route !== "none") && !part.key.startsWith("quiet.");
+    for (const rank of own) {
+      if (this.#failed.has(id)) {
+        if (rank.report.state === "opening")
+          this.set(rank, { state: "failed", error: -125, detail: "another rank failed" });
+      } else if (isLive && part.key !== "modex") this.#step(rank, part.key);
+      else if (part.key.startsWith("quiet") && rank.report.state === "draining") {
+        rank.torn = true;
+        this.set(rank, { state: "parked", openDescriptors: 0, route: "none" });
+      } else if (part.key === "modex" && rank.report.state === "opening") {
+        rank.torn = false;
+        this.set(rank, {
+          state: "running",
+          route: "openib",
+          epoch: rank.report.epoch + 1,
+          openDescriptors: 3,
+        });
+      }
+    }
+  }
+}
