@@ -51,6 +51,16 @@ describe("labCluster", () => {
     expect(cluster.hosts.h2?.run).toEqual(["ip", "netns", "exec", "sv-t-h2"]);
   });
 
+  it("gives an emulated guest a RAM size whose pages QEMU looks at one by one", () => {
+    const memory = (accelerator: "tcg" | "kvm") => {
+      const { command = [] } = labCluster({ ...shape, accelerator }).vms.vm1 ?? {};
+      return command[command.indexOf("-m") + 1];
+    };
+    expect(memory("kvm")).toBe("768");
+    expect(memory("tcg")).toBe(`${768 * 1024 + 8}K`);
+    expect((768 * 1024 + 8) % 256).not.toBe(0);
+  });
+
   it("starts a VM of a cardless host without a card, in a slot one can be plugged into", () => {
     const bare = labCluster({ ...shape, cardless: ["h1"] });
     expect(bare.vms.vm1?.cards).toEqual({ hca0: { bus: "rp0" } });
