@@ -94,7 +94,7 @@ describe("the command line", () => {
 
   it("has shape and accelerator", () => {
     const argv = launch("h1", false).join(" ");
-    expect(argv).toContain("-smp 2 -m 768");
+    expect(argv).toContain("-smp 2 -m 786440K");
     expect(argv).toContain("-accel tcg,thread=multi -cpu max");
     const kvm = labCluster({ ...shape, accelerator: "kvm" });
     expect(kvm.vms.vm1?.command.join(" ")).toContain("-accel kvm -cpu host");
