@@ -26,7 +26,7 @@ function(handover_mutant name case from to)
   set_tests_properties(handover.mutant.${name} PROPERTIES PASS_REGULAR_EXPRESSION "does not hold" TIMEOUT 60)
 endfunction()
 
-handover_mutant(no_quiet_set three_ranks [[r->complete(r->context, "quiet") && leave]] "leave")
+handover_mutant(no_quiet_set three_ranks [[!r->complete(r->context, "quiet")]] "!r")
 handover_mutant(does_not_drain two_ranks_posts_on_the_way [[|| !r->drained(r->context, false)]] "|| !r")
 handover_mutant(counters_not_frozen three_ranks [[r->flip(r->context, true);]] "")
 handover_mutant(flips_with_descriptors_in_hand two_ranks_descriptors_held
@@ -35,8 +35,15 @@ handover_mutant(tears_down_with_descriptors_in_hand two_ranks_descriptors_held
                 [[!r->none_in_hand(r->context, false) || !r->drained]] "!r->drained")
 handover_mutant(abort_tears_down two_ranks_four_orders "        if (given_up) {" "        if (r) {")
 handover_mutant(goes_back_after_quiet two_ranks_four_orders "        if (given_up) {" "        if (!r) {")
-handover_mutant(quiet_stays_unpolled two_ranks_four_orders [[r->poll_openib(r->context, !given_up)]]
-                [[r->poll_openib(r->context, false)]])
+handover_mutant(quiet_stays_unpolled two_ranks_four_orders [[poll_openib(h, r, true)]]
+                [[poll_openib(h, r, false)]])
+handover_mutant(no_dropped_set one_of_three_moves [[r->complete(r->context, "dropped") && let_go]] "let_go")
+handover_mutant(dropped_again_is_not_said some_move_and_one_fails
+                [[        r->post(r->context, "dropped"); /* it belongs to this step now */]] "")
+handover_mutant(steady_rank_does_not_say_dropped one_of_three_moves_three_orders
+                [[        r->post(r->context, "dropped"); /* a moving]] [[ /* a moving]])
+handover_mutant(takes_back_before_the_others some_move_and_one_fails [[    if (SV_ROLE_WHOLE == h->role) {]] "    if (r) {")
+handover_mutant(staying_rank_stops_polling one_of_two_moves [[    if (SV_ROLE_STAYS != h->role) {]] "    if (r) {")
 handover_mutant(no_post_in_a_new_step two_ranks_four_orders [[        r->post_sent(r->context, false);
     }]] "    }")
 handover_mutant(late_rank_ignores_abort two_ranks_four_orders [[ * others count on its frozen tcp counters. */]]

@@ -5,6 +5,7 @@
  * so there are no threads and no time in it.
  */
 #include "agent_link.h"
+#include "arrivals.h"
 #include "board.h"
 #include "check.h"
 #include "cycle.h"
@@ -50,9 +51,12 @@ static void append(char *list, size_t room, const char *word, uint32_t step)
     snprintf(list + used, room - used, "%s/%u ", word, step);
 }
 
+static struct sv_ranks moving; /* in all wants of a test */
+
 static void want(uint32_t step, uint32_t phase, uint32_t flags)
 {
-    wanted = (struct sv_want){CYCLE, step, phase, flags, sv_now_us()};
+    wanted = (struct sv_want){.cycle = CYCLE, .step = step, .phase = phase, .flags = flags, .arrived_us = sv_now_us()};
+    wanted.moving = moving;
     atomic_store(&sv_pending, 1);
 }
 
@@ -154,6 +158,7 @@ static struct opened_part opened[WORLD];
 static struct handles_part handles[WORLD];
 static size_t drain_size = sizeof(struct drain_part), opened_size = sizeof(struct opened_part),
               handles_size = sizeof(struct handles_part);
+static bool keeps[WORLD]; /* has no new address card */
 static int32_t joined[WORLD]; /* what the others say of their connections */
 static const char *withheld = "none"; /* the host does not complete sets of this key */
 
@@ -189,7 +194,7 @@ const struct sv_board_set *sv_board_ready(uint32_t cycle, uint32_t step, const c
             unsigned round = (unsigned)atoi(key + 6);
             put_part(r, &drains[r][round < drain_rounds ? round : drain_rounds], drain_size);
         } else if (0 == strncmp(key, "blob", 4)) {
-            put_part(r, &opened[r], opened_size);
+            put_part(r, &opened[r], keeps[r] ? 8 : opened_size);
         } else if (0 == strncmp(key, "handles", 7)) {
             put_part(r, &handles[r], handles_size);
         } else if (0 == strncmp(key, "joined", 6)) {
@@ -269,6 +274,19 @@ int sv_openib_close(char *why, size_t size, int *open_count)
     return left_open ? -EBUSY : 0;
 }
 
+static int drops;
+int sv_openib_drop(const struct sv_ranks *peers, char *why, size_t size)
+{
+    drops++;
+    for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
+        if (sv_ranks_has(peers, e->peer)) {
+            e->openib = NULL;
+            e->wants_openib = true;
+        }
+    }
+    return 0;
+}
+
 void sv_openib_unload(void)
 {
 }
@@ -283,7 +301,7 @@ void sv_join_listen(void)
 }
 
 static int failing_joins, joins;
-void sv_join_begin(void)
+void sv_join_begin(const struct sv_ranks *peers)
 {
     joins++;
 }
@@ -994,6 +1012,162 @@ CASE(unknown_phase)
     host = host_says_nonsense;
     sv_cycle_step();
     check_running(3, 2);
+    tear_down();
+}
+
+/* ---- live: only the routes to some ranks change ---- */
+
+static mca_btl_base_module_t tcp;
+static int tcp_adds, tcp_dels;
+static int tcp_add_procs(mca_btl_base_module_t *m, size_t n, opal_proc_t **procs, sv_endpoint_t **real,
+                         opal_bitmap_t *reachable)
+{
+    static struct mca_btl_base_endpoint_t inner;
+    for (size_t i = 0; i < n; i++) {
+        real[i] = &inner;
+        tcp_adds++;
+    }
+    return OPAL_SUCCESS;
+}
+
+static int tcp_del_procs(mca_btl_base_module_t *m, size_t n, opal_proc_t **procs, sv_endpoint_t **real)
+{
+    tcp_dels++;
+    return OPAL_SUCCESS;
+}
+
+static struct mca_btl_base_endpoint_t second;
+
+/* Ranks 1 and 2 are met and talked to over the card; `who` moves. */
+static void set_up_live(uint32_t who)
+{
+    static opal_proc_t third;
+    static struct mca_btl_base_endpoint_t real;
+    set_up();
+    tcp = (mca_btl_base_module_t){.btl_add_procs = tcp_add_procs, .btl_del_procs = tcp_del_procs};
+    sv_proxy.tcp[0] = &tcp;
+    sv_proxy.tcp_count = 1;
+    second = (struct mca_btl_base_endpoint_t){.peer = 2, .proc = &third, .wants_openib = true, .owner_epoch = 1};
+    second.next = &peer;
+    sv_proxy.endpoints = &second;
+    peer.openib = second.openib = &real;
+    sv_endpoint_route_all(SV_VIA_OPENIB);
+    moving.bits[0] = (unsigned char)(1u << who);
+}
+
+static void steps(void)
+{
+    for (int i = 0; i < 20; i++) {
+        sv_cycle_step();
+    }
+}
+
+CASE(a_staying_rank_changes_only_its_routes_to_those_that_move)
+{
+    set_up_live(1);
+    want(1, SV_PHASE_RUN_TCP, 0);
+    steps();
+    CHECK_TEXT(history, "running/1 ");
+    CHECK_TEXT(posts, "flip/1 drained/1 quiet/1 dropped/1 ");
+    CHECK_EQ(peer.via, SV_VIA_TCP);
+    CHECK_EQ(second.via, SV_VIA_OPENIB);
+    CHECK(NULL == peer.openib && NULL != second.openib);
+    CHECK_EQ(tcp_adds, 1);
+    CHECK_EQ(drops, 1);
+    CHECK_EQ(closes, 0);
+    check_running(1, 1);
+
+    opened[2] = (struct opened_part){0};
+    keeps[2] = true;
+    want(2, SV_PHASE_RUN_OPENIB, SV_WANT_QUIET_COMPLETE);
+    steps();
+    CHECK_TEXT(posts, "dropped/2 blob/2 handles/2 ready/2 back.flip/2 back.drained/2 ");
+    CHECK_TEXT(history, "running/1 running/2 ");
+    CHECK_EQ(opens, 0);
+    CHECK_EQ(peer.via, SV_VIA_OPENIB);
+    CHECK(NULL != peer.openib);
+    CHECK_EQ(tcp_dels, 1);
+    CHECK_EQ(peer.owner_epoch, 2); /* it has a new card */
+    CHECK(0 == strcmp(peer_blobs[1], "rank1") && 0 == strcmp(peer_blobs[2], ""));
+    check_running(2, 1);
+    tear_down();
+}
+
+CASE(a_moving_rank_waits_until_the_others_have_dropped_it)
+{
+    set_up_live(0);
+    withheld = "dropped";
+    want(1, SV_PHASE_RUN_TCP, 0);
+    steps();
+    CHECK_EQ(closes, 0);
+    CHECK(!sv_proxy.polling);
+    CHECK_EQ(peer.via, SV_VIA_TCP);
+    CHECK_EQ(second.via, SV_VIA_TCP);
+    withheld = "none";
+    steps();
+    CHECK_EQ(closes, 1);
+    CHECK(is(SV_RANK_RUNNING, 1));
+    CHECK_EQ(last.route, SV_ROUTE_TCP);
+    want(2, SV_PHASE_RUN_OPENIB, SV_WANT_QUIET_COMPLETE);
+    steps();
+    CHECK_EQ(opens, 1);
+    check_running(2, 2);
+    tear_down();
+}
+
+/* A return that another rank has failed is undone by the next order, once the others have dropped it. */
+CASE(a_failed_return_of_some_waits_for_the_next_order)
+{
+    set_up_live(0);
+    want(1, SV_PHASE_RUN_TCP, 0);
+    steps();
+    handles[2].error = -EIO;
+    want(2, SV_PHASE_RUN_OPENIB, SV_WANT_QUIET_COMPLETE);
+    steps();
+    CHECK(is(SV_RANK_FAILED, 2));
+    CHECK_EQ(closes, 1); /* by the leave */
+    handles[2].error = 0;
+    withheld = "dropped";
+    want(3, SV_PHASE_RUN_OPENIB, SV_WANT_QUIET_COMPLETE);
+    steps();
+    CHECK_EQ(closes, 1);
+    withheld = "none";
+    steps();
+    CHECK_EQ(closes, 2);
+    check_running(3, 3);
+    tear_down();
+}
+
+CASE(windows_change_all_routes_or_none)
+{
+    char memory[8];
+    set_up_live(1);
+    sv_handle_t *window =
+        sv_registration_make(&sv_proxy.module, MCA_BTL_ENDPOINT_ANY, memory, 8, MCA_BTL_REG_FLAG_REMOTE_ATOMIC);
+    want(1, SV_PHASE_RUN_TCP, 0);
+    steps();
+    CHECK(is(SV_RANK_FAILED, 1));
+    CHECK_TEXT(last.detail, "one-sided windows");
+    CHECK_EQ(peer.via, SV_VIA_OPENIB);
+    moving = (struct sv_ranks){0};
+    want(2, SV_PHASE_RUN_TCP, 0);
+    steps();
+    CHECK(is(SV_RANK_RUNNING, 2));
+    CHECK_EQ(last.route, SV_ROUTE_TCP);
+    CHECK(!sv_proxy.hold_atomics);
+    sv_registration_release(&sv_proxy.module, window);
+    tear_down();
+}
+
+CASE(untold_traffic_changes_all_routes_or_none)
+{
+    set_up_live(1);
+    sv_arrivals_blur();
+    want(1, SV_PHASE_RUN_TCP, 0);
+    steps();
+    CHECK(is(SV_RANK_FAILED, 1));
+    CHECK_TEXT(last.detail, "apart");
+    CHECK_EQ(last.whole_only, 1);
     tear_down();
 }
 

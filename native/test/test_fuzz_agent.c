@@ -6,6 +6,16 @@
 
 extern atomic_int sv_pending;
 atomic_int sv_pending;
+uint32_t sv_state_peers(uint32_t first, struct sv_wire_peer *room, uint32_t most, uint32_t *total)
+{
+    enum { PEERS = 1200 }; /* more than a datagram holds */
+    uint32_t count = 0;
+    for (*total = PEERS; first + count < PEERS && count < most; count++) {
+        room[count] = (struct sv_wire_peer){.rank = first + count, .openib_bytes = 7 * (first + count)};
+    }
+    return count;
+}
+
 void sv_state_counters(struct sv_msg_state *state)
 {
     state->registrations++;
@@ -16,11 +26,11 @@ enum { WORLD = 3, DATAGRAMS = 100000 };
 static size_t sensible(uint64_t *seed, unsigned char *bytes)
 {
     static const uint16_t types[] = {SV_MSG_WELCOME, SV_MSG_WANT, SV_MSG_BOARD, SV_MSG_BOARD, SV_MSG_BOARD,
-                                     SV_MSG_QUERY, SV_MSG_REJECT};
+                                     SV_MSG_QUERY, SV_MSG_QUERY_PEERS, SV_MSG_REJECT};
     static const char *const keys[] = {"drain.0", "quiet", "blob", "handles"};
     struct sv_msg_header *h = (struct sv_msg_header *)bytes;
     size_t size = sizeof(*h);
-    memset(bytes, 0, sizeof(struct sv_msg_log));
+    memset(bytes, 0, sizeof(struct sv_msg_want));
     const uint16_t type = types[check_below(seed, sizeof(types) / sizeof(types[0]))];
     if (SV_MSG_WANT == type) {
         struct sv_msg_want *m = (struct sv_msg_want *)bytes;

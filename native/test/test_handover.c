@@ -17,8 +17,8 @@
 #include <string.h>
 
 enum { OPENIB, TCP, VIAS };
-enum key { FLIP, DRAINED, QUIET, BLOB, HANDLES, READY, BACK_FLIP, BACK_DRAINED, KEYS };
-static const char *const key_name[KEYS] = {"flip",    "drained", "quiet",     "blob",
+enum key { FLIP, DRAINED, QUIET, DROPPED, BLOB, HANDLES, READY, BACK_FLIP, BACK_DRAINED, KEYS };
+static const char *const key_name[KEYS] = {"flip",    "drained", "quiet",     "dropped",     "blob",
                                            "handles", "ready",   "back.flip", "back.drained"};
 enum failure { NEVER, OPEN, CONNECT, ADOPT, CONNECT_TCP };
 enum { RANKS = 3, FLIGHT = 4, OUTBOX = 6, LOG = 64, MOST_FRAGMENTS = 12 };
@@ -30,8 +30,9 @@ struct post {
 struct rank {
     struct sv_handover machine;
     uint8_t step, heard; /* order obeyed; entries of the log that have arrived */
-    uint8_t route, loaded, polling, connected;
-    uint8_t hand[VIAS][RANKS], returned[VIAS], outstanding[VIAS];
+    uint8_t route[RANKS], loaded, polling;
+    uint8_t linked[RANKS]; /* has an openib endpoint for that rank */
+    uint8_t hand[VIAS][RANKS], returned[VIAS][RANKS], outstanding[VIAS][RANKS];
     uint8_t sent[VIAS][RANKS], received[VIAS][RANKS];
     uint8_t next[RANKS]; /* number of the next fragment to that rank */
     uint16_t seen[RANKS];
@@ -61,6 +62,7 @@ struct world {
 /* What stays the same during one exploration. */
 static struct {
     int ranks;
+    int moving; /* bit by rank: those that change all their routes; 0: all ranks do */
     int senders, fragments; /* so many ranks (0: all) send so many fragments to each */
     int hold;             /* descriptors may be held between allocation and sending */
     int eager_host;       /* posts reach the host at once */
@@ -108,12 +110,27 @@ static bool fails(enum failure what)
     return what == setting.failure && self == setting.failing;
 }
 
+static bool rank_moves(int rank)
+{
+    return 0 == setting.moving || setting.moving & 1 << rank;
+}
+
+static enum sv_handover_role role_of(int rank)
+{
+    return 0 == setting.moving ? SV_ROLE_WHOLE : rank_moves(rank) ? SV_ROLE_MOVES : SV_ROLE_STAYS;
+}
+
+static bool concerns(int rank, int peer)
+{
+    return rank_moves(rank) || rank_moves(peer);
+}
+
 static bool none_in_hand(void *context, bool tcp)
 {
     const int via = tcp ? TCP : OPENIB;
-    int count = me()->returned[via];
+    int count = 0;
     for (int i = 0; i < RANKS; i++) {
-        count += me()->hand[via][i];
+        count += me()->hand[via][i] + me()->returned[via][i];
     }
     return 0 == count;
 }
@@ -125,7 +142,11 @@ static bool connect_tcp(void *context)
 
 static void flip(void *context, bool to_tcp)
 {
-    me()->route = to_tcp ? TCP : OPENIB;
+    for (int i = 0; i < setting.ranks; i++) {
+        if (concerns(self, i)) {
+            me()->route[i] = to_tcp ? TCP : OPENIB;
+        }
+    }
 }
 
 static int key_of(const char *name)
@@ -179,11 +200,12 @@ static bool drained(void *context, bool tcp)
     const struct entry *e = set_of(tcp ? BACK_FLIP : FLIP);
     HOLDS(NULL != e);
     for (int i = 0; i < setting.ranks; i++) {
-        if (i != self && me()->received[via][i] != e->sent[i][self]) {
+        if (i != self && concerns(self, i) &&
+            (me()->received[via][i] != e->sent[i][self] || me()->outstanding[via][i])) {
             return false;
         }
     }
-    return 0 == me()->outstanding[via];
+    return true;
 }
 
 static void poll_openib(void *context, bool on)
@@ -192,23 +214,33 @@ static void poll_openib(void *context, bool on)
     me()->polling = on;
 }
 
-/* Nobody may be hurt by this rank's card going away. */
+/* Nobody may be hurt by this rank's queue pairs going away: all of them, or (it stays) those to the
+ * moving ranks. */
 static void unload(void)
 {
-    HOLDS(none_in_hand(NULL, false) && 0 == me()->outstanding[OPENIB]);
     for (int i = 0; i < setting.ranks; i++) {
+        if (!concerns(self, i)) {
+            continue;
+        }
+        HOLDS(0 == me()->hand[OPENIB][i] && 0 == me()->returned[OPENIB][i]);
+        HOLDS(0 == me()->outstanding[OPENIB][i]);
         HOLDS(0 == now->channel[OPENIB][i][self].count);
         HOLDS(0 == now->channel[OPENIB][self][i].count);
-        HOLDS(OPENIB != now->rank[i].route);
+        HOLDS(OPENIB != now->rank[i].route[self]);
+        /* it goes on polling, and may send a credit to a queue pair that is gone */
+        HOLDS(!rank_moves(self) || rank_moves(i) || !now->rank[i].linked[self]);
+        me()->linked[i] = 0;
     }
-    me()->loaded = me()->polling = me()->connected = 0;
+    if (rank_moves(self)) {
+        me()->loaded = me()->polling = 0;
+    }
 }
 
 static int tear_down(void *context)
 {
-    HOLDS(me()->loaded && !me()->polling);
+    HOLDS(me()->loaded && me()->polling == !rank_moves(self));
     for (int i = 0; i < setting.ranks; i++) {
-        HOLDS(!now->rank[i].polling); /* it would send a credit to a queue pair that is gone */
+        HOLDS(!rank_moves(i) || !now->rank[i].polling); /* it would send a credit to a queue pair that is gone */
     }
     unload();
     return 0;
@@ -217,8 +249,8 @@ static int tear_down(void *context)
 static int open_card(void *context)
 {
     const int error = fails(OPEN) ? -ENODEV : 0;
-    HOLDS(!me()->loaded);
-    me()->loaded = !error;
+    HOLDS(me()->loaded == !rank_moves(self));
+    me()->loaded = !rank_moves(self) || !error;
     put_post(BLOB, error, NULL);
     return error;
 }
@@ -230,8 +262,9 @@ static int connect_card(void *context)
     }
     const int error = fails(CONNECT) ? -EIO : 0;
     put_post(HANDLES, error, NULL);
-    if (!error) {
-        me()->connected = me()->polling = 1;
+    for (int i = 0; !error && i < setting.ranks; i++) {
+        HOLDS(me()->linked[i] == !concerns(self, i));
+        me()->linked[i] = me()->polling = 1;
     }
     return error;
 }
@@ -251,9 +284,9 @@ static void take_back(void *context)
 
 static void disconnect_tcp(void *context)
 {
-    HOLDS(none_in_hand(NULL, true) && 0 == me()->outstanding[TCP]);
     for (int i = 0; i < setting.ranks; i++) {
-        HOLDS(TCP != now->rank[i].route); /* it would send into a connection half closed */
+        HOLDS(TCP != now->rank[i].route[self]); /* it would send into a connection half closed */
+        HOLDS(0 == me()->hand[TCP][i] && 0 == me()->returned[TCP][i] && 0 == me()->outstanding[TCP][i]);
         HOLDS(0 == now->channel[TCP][i][self].count && 0 == now->channel[TCP][self][i].count);
     }
 }
@@ -392,7 +425,8 @@ static bool safe_point(struct world *w, int rank)
     self = rank;
     if (newest) {
         r->step = newest->step;
-        sv_handover_begin(&r->machine, &callbacks, (enum sv_handover_order)newest->order, newest->given_up);
+        sv_handover_begin(&r->machine, &callbacks, (enum sv_handover_order)newest->order, role_of(rank),
+                          newest->given_up);
     } else if (sv_handover_step(&r->machine, &callbacks)) {
         HOLDS(SV_ORDER_NONE == r->machine.order);
     }
@@ -415,15 +449,15 @@ static bool send_fragment(struct world *w, int rank, int peer, int via)
             return false;
         }
         r->hand[via][peer]--;
-    } else if (via != r->route) {
+    } else if (via != r->route[peer]) {
         return false;
     }
     if (OPENIB == via) {
-        HOLDS(r->loaded && r->connected && w->rank[peer].loaded && w->rank[peer].connected);
+        HOLDS(r->loaded && r->linked[peer] && w->rank[peer].loaded && w->rank[peer].linked[rank]);
     }
     w->channel[via][rank][peer].number[w->channel[via][rank][peer].count++] = r->next[peer]++;
     r->sent[via][peer]++;
-    r->outstanding[via]++;
+    r->outstanding[via][peer]++;
     return true;
 }
 
@@ -434,7 +468,7 @@ static bool receive_fragment(struct world *w, int rank, int peer, int via)
     if (0 == w->channel[via][rank][peer].count || (OPENIB == via && !p->polling)) {
         return false;
     }
-    HOLDS(TCP == via || (p->loaded && p->connected));
+    HOLDS(TCP == via || (p->loaded && p->linked[rank]));
     HOLDS(0 == (p->seen[rank] & 1 << number[0])); /* doubled */
     p->seen[rank] |= (uint16_t)(1 << number[0]);
     p->received[via][rank]++;
@@ -469,21 +503,21 @@ static bool do_move(struct world *w, struct move m)
     case SAFE_POINT:
         return safe_point(w, m.rank);
     case COMPLETE:
-        if (0 == r->outstanding[m.via] || (OPENIB == m.via && !r->polling)) {
+        if (0 == r->outstanding[m.via][m.peer] || (OPENIB == m.via && !r->polling)) {
             return false;
         }
-        r->outstanding[m.via]--;
-        r->returned[m.via] = (uint8_t)(r->returned[m.via] + setting.hold);
+        r->outstanding[m.via][m.peer]--;
+        r->returned[m.via][m.peer] = (uint8_t)(r->returned[m.via][m.peer] + setting.hold);
         return true;
     case FREE:
-        if (0 == r->returned[m.via]) {
+        if (0 == r->returned[m.via][m.peer]) {
             return false;
         }
         HOLDS(TCP == m.via || r->loaded);
-        r->returned[m.via]--;
+        r->returned[m.via][m.peer]--;
         return true;
     case ALLOCATE:
-        if (!setting.hold || m.via != r->route || r->hand[OPENIB][m.peer] + r->hand[TCP][m.peer] ||
+        if (!setting.hold || m.via != r->route[m.peer] || r->hand[OPENIB][m.peer] + r->hand[TCP][m.peer] ||
             !may_send(w, m.rank, m.peer)) {
             return false;
         }
@@ -517,8 +551,11 @@ static bool try_move(struct world *w, struct move m)
     }
     /* whoever has something to send may do so now, whatever the others do */
     for (int i = 0; i < setting.ranks; i++) {
-        for (int k = 0; OPENIB == w->rank[i].route && k < setting.ranks; k++) {
-            HOLDS(w->rank[k].loaded && w->rank[k].connected);
+        for (int k = 0; k < setting.ranks; k++) {
+            const struct rank *one = &w->rank[i], *other = &w->rank[k];
+            HOLDS(OPENIB != one->route[k] ||
+                  (one->loaded && one->linked[k] && other->loaded && other->linked[i]));
+            HOLDS(concerns(i, k) || OPENIB == one->route[k]);
         }
     }
     return true;
@@ -529,9 +566,9 @@ static int all_moves(struct move *moves)
     int count = 0;
     for (int kind = 0; kind < KINDS; kind++) {
         for (int rank = 0; rank < (kind <= ORDER_BACK ? 1 : setting.ranks); rank++) {
-            for (int peer = 0; peer < (kind >= ALLOCATE ? setting.ranks : 1); peer++) {
+            for (int peer = 0; peer < (kind >= COMPLETE ? setting.ranks : 1); peer++) {
                 for (int via = 0; via < (kind >= COMPLETE ? VIAS : 1); via++) {
-                    const bool needless = (kind >= ALLOCATE && peer == rank) ||
+                    const bool needless = ((kind >= COMPLETE) && peer == rank) ||
                                           (TAKE_POST == kind && setting.eager_host) ||
                                           (!setting.hold && (ALLOCATE == kind || FREE == kind));
                     if (!needless) {
@@ -568,9 +605,11 @@ static void check_steady(const struct world *w)
     for (int i = 0; i < setting.ranks; i++) {
         const struct rank *r = &w->rank[i];
         HOLDS(r->machine.state == (w->given_up ? SV_HANDOVER_TCP : SV_HANDOVER_OPENIB));
-        HOLDS(r->route == (w->given_up ? TCP : OPENIB));
-        HOLDS(r->loaded == !w->given_up && r->polling == !w->given_up);
+        const bool up = !w->given_up || !rank_moves(i);
+        HOLDS(r->loaded == up && r->polling == up);
         for (int k = 0; k < setting.ranks; k++) {
+            HOLDS(r->route[k] == (w->given_up && concerns(i, k) ? TCP : OPENIB));
+            HOLDS(r->linked[k] == !(w->given_up && concerns(i, k)));
             HOLDS(i == k || w->rank[k].seen[i] == (1 << r->next[k]) - 1); /* lost */
         }
     }
@@ -661,7 +700,8 @@ static void begin_world(struct world *w, int orders)
     memset(w, 0, sizeof(*w));
     w->orders_left = (uint8_t)orders;
     for (int i = 0; i < setting.ranks; i++) {
-        w->rank[i].loaded = w->rank[i].polling = w->rank[i].connected = 1;
+        w->rank[i].loaded = w->rank[i].polling = 1;
+        memset(w->rank[i].linked, 1, (size_t)setting.ranks);
     }
     way_length = 0;
 }
@@ -669,7 +709,7 @@ static void begin_world(struct world *w, int orders)
 /* `whole`: the states must all have been visited before the limit. */
 static void explore(int orders, size_t limit, bool whole)
 {
-    struct move moves[128];
+    struct move moves[192];
     struct world w;
     const int count = all_moves(moves);
     for (known_size = 1; known_size < 2 * limit; known_size *= 2) {
@@ -688,7 +728,7 @@ static void explore(int orders, size_t limit, bool whole)
 
 static void walk(int walks, int orders, uint64_t seed)
 {
-    struct move moves[128];
+    struct move moves[192];
     const int count = all_moves(moves);
     for (int n = 0; n < walks; n++) {
         struct world w;
@@ -762,6 +802,65 @@ CASE(three_ranks_three_orders)
     explore(3, 3000000, true);
 }
 
+CASE(one_of_two_moves)
+{
+    setting.ranks = 2;
+    setting.moving = 1;
+    setting.fragments = 1;
+    setting.hold = 1;
+    setting.eager_host = 1;
+    explore(3, 3000000, true);
+}
+
+CASE(one_of_three_moves)
+{
+    setting.ranks = 3;
+    setting.moving = 1;
+    setting.senders = 1;
+    setting.fragments = 1;
+    setting.eager_host = 1;
+    explore(2, 3000000, true);
+}
+
+CASE(one_of_three_moves_three_orders)
+{
+    setting.ranks = 3;
+    setting.moving = 2;
+    setting.eager_host = 1;
+    explore(3, 3000000, true);
+}
+
+CASE(some_move_and_one_fails)
+{
+    setting.eager_host = 1;
+    for (enum failure f = OPEN; f <= CONNECT_TCP; f++) {
+        for (setting.ranks = 2; setting.ranks <= 3; setting.ranks++) {
+            for (setting.failing = 0; setting.failing < 2; setting.failing++) {
+                setting.moving = 1;
+                setting.failure = f;
+                explore(2 == setting.ranks ? 3 : 2, 1000000, true);
+            }
+        }
+    }
+}
+
+CASE(random_walks_some_move)
+{
+    setting.ranks = 3;
+    setting.fragments = MOST_FRAGMENTS;
+    setting.hold = 1;
+    for (setting.moving = 1; setting.moving < 7; setting.moving++) {
+        walk(15000, 4, 77u + (unsigned)setting.moving);
+    }
+    for (setting.failure = OPEN; setting.failure <= CONNECT_TCP; setting.failure++) {
+        for (setting.failing = 0; setting.failing < 3; setting.failing++) {
+            for (setting.moving = 1; setting.moving < 7; setting.moving++) {
+                walk(600, 4, 11u * setting.failure + (unsigned)(setting.failing + 7 * setting.moving));
+            }
+        }
+    }
+}
+
 CASE(random_walks)
 {
     setting.ranks = 3;
@@ -817,7 +916,7 @@ CASE(a_rank_that_computes_stops_nobody)
     hear_and_obey(&w, 2);    /* it flips late */
     go(&w, RECEIVE, 0, 2, OPENIB);
     go(&w, RECEIVE, 1, 2, TCP);
-    go(&w, COMPLETE, 0, 0, OPENIB);
+    go(&w, COMPLETE, 0, 2, OPENIB);
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < 3; i++) {
             hear_and_obey(&w, i);
@@ -840,7 +939,7 @@ CASE(a_rank_that_has_not_flipped_takes_part_in_an_abort)
     go(&w, SEND, 0, 1, TCP);
     go(&w, ORDER_BACK, 0, 0, 0);
     hear_and_obey(&w, 0);
-    go(&w, COMPLETE, 0, 0, TCP);
+    go(&w, COMPLETE, 0, 1, TCP);
     CHECK_EQ(w.rank[0].machine.state, SV_HANDOVER_BACK_FLIPPED);
     CHECK_EQ(w.rank[1].machine.state, SV_HANDOVER_OPENIB);
     hear_and_obey(&w, 1);

@@ -322,8 +322,8 @@ static void set_up(int via)
 static void check_quiet(void)
 {
     for (int via = 0; via < SV_VIAS; via++) {
-        CHECK_EQ(sv_proxy.traffic[via].outstanding, 0);
-        CHECK_EQ(sv_proxy.traffic[via].in_hand, 0);
+        CHECK_EQ(sv_proxy_traffic(via).outstanding, 0);
+        CHECK_EQ(sv_proxy_traffic(via).in_hand, 0);
     }
     CHECK_EQ(live_fragments, 0);
     CHECK_EQ(queue_first, queue_last);
@@ -385,29 +385,27 @@ static void every_send(int via, int *mode)
 {
     static const uint32_t owners[] = {0, MCA_BTL_DES_FLAGS_BTL_OWNERSHIP,
                                       MCA_BTL_DES_FLAGS_BTL_OWNERSHIP | MCA_BTL_DES_SEND_ALWAYS_CALLBACK};
-    struct sv_traffic *traffic;
     set_up(via);
-    traffic = &sv_proxy.traffic[via];
     sv_receive_register(&sv_proxy.module, PML_TAG, received, NULL);
     for (size_t i = 0; i < 3; i++) {
         const bool owned = 0 != owners[i], always = 0 != (owners[i] & MCA_BTL_DES_SEND_ALWAYS_CALLBACK);
-        uint64_t before = traffic->sent;
+        uint64_t before = sv_proxy_traffic(via).sent;
 
         *mode = LATER;
         sent_calls = received_calls = 0;
         mca_btl_base_descriptor_t *d = pml_alloc(owners[i]);
-        CHECK_EQ(traffic->in_hand, 1);
+        CHECK_EQ(sv_proxy_traffic(via).in_hand, 1);
         CHECK_EQ(pml_send(d), OPAL_SUCCESS);
-        CHECK_EQ(traffic->in_hand, 0);
-        CHECK_EQ(traffic->outstanding, 1);
+        CHECK_EQ(sv_proxy_traffic(via).in_hand, 0);
+        CHECK_EQ(sv_proxy_traffic(via).outstanding, 1);
         CHECK_EQ(sent_calls, 0);
         deliver_all();
         CHECK_EQ(sent_calls, 1);
         CHECK(&sent_calls == sent_data); /* its own data again, not our cookie */
         CHECK_EQ(received_calls, 1);
-        CHECK_EQ(traffic->sent, ++before);
+        CHECK_EQ(sv_proxy_traffic(via).sent, ++before);
         if (!owned) {
-            CHECK_EQ(traffic->in_hand, 1);
+            CHECK_EQ(sv_proxy_traffic(via).in_hand, 1);
             pml_free(d);
         }
         check_quiet();
@@ -417,7 +415,7 @@ static void every_send(int via, int *mode)
         d = pml_alloc(owners[i]);
         CHECK(pml_send(d) >= 0);
         CHECK_EQ(sent_calls, 1);
-        CHECK_EQ(traffic->sent, ++before);
+        CHECK_EQ(sv_proxy_traffic(via).sent, ++before);
         if (!owned) {
             pml_free(d);
         }
@@ -428,7 +426,7 @@ static void every_send(int via, int *mode)
         d = pml_alloc(owners[i]);
         CHECK_EQ(pml_send(d), 1);
         CHECK_EQ(sent_calls, always ? 1 : 0);
-        CHECK_EQ(traffic->sent, ++before);
+        CHECK_EQ(sv_proxy_traffic(via).sent, ++before);
         if (!owned) {
             CHECK(sent == d->des_cbfunc && &sent_calls == d->des_cbdata);
             pml_free(d);
@@ -438,12 +436,12 @@ static void every_send(int via, int *mode)
         *mode = FAIL;
         sent_calls = 0;
         d = pml_alloc(owners[i]);
-        const uint64_t bytes = traffic->sent_bytes;
+        const uint64_t bytes = sv_proxy_traffic(via).sent_bytes;
         CHECK_EQ(pml_send(d), OPAL_ERR_OUT_OF_RESOURCE);
-        CHECK_EQ(traffic->sent, before);
-        CHECK_EQ(traffic->sent_bytes, bytes);
+        CHECK_EQ(sv_proxy_traffic(via).sent, before);
+        CHECK_EQ(sv_proxy_traffic(via).sent_bytes, bytes);
         CHECK(sent == d->des_cbfunc && &sent_calls == d->des_cbdata); /* the PML sends it again */
-        CHECK_EQ(traffic->in_hand, 1);
+        CHECK_EQ(sv_proxy_traffic(via).in_hand, 1);
         *mode = AT_ONCE;
         CHECK(pml_send(d) >= 0);
         if (!owned) {
@@ -452,19 +450,19 @@ static void every_send(int via, int *mode)
         before++;
         check_quiet();
     }
-    CHECK_EQ(traffic->received, 3);
+    CHECK_EQ(sv_proxy_traffic(via).received, 3);
 }
 
 CASE(sends_over_tcp)
 {
     every_send(SV_VIA_TCP, (int *)&send_mode);
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].sent, 0);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_OPENIB).sent, 0);
 }
 
 CASE(sends_over_openib)
 {
     every_send(SV_VIA_OPENIB, (int *)&openib_send_mode);
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].sent, 0);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).sent, 0);
     CHECK_EQ(tcp_connects, 0);
 }
 
@@ -478,10 +476,10 @@ CASE(descriptor_of_another_route)
     mca_btl_base_descriptor_t *tcp_made = pml_alloc(0);
     openib_send_mode = send_mode = LATER;
     CHECK_EQ(pml_send(card_made), OPAL_SUCCESS);
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].outstanding, 1);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_OPENIB).outstanding, 1);
     sv_endpoint_route_all(SV_VIA_OPENIB);
     CHECK_EQ(pml_send(tcp_made), OPAL_SUCCESS);
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].outstanding, 1);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).outstanding, 1);
     deliver_all();
     pml_free(card_made);
     pml_free(tcp_made);
@@ -496,8 +494,8 @@ CASE(sendi)
     mca_btl_base_module_t *m = &sv_proxy.module;
     char header[16] = "";
     CHECK_EQ(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d), OPAL_SUCCESS);
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].sent, 1);
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].sent_bytes, 24);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_OPENIB).sent, 1);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_OPENIB).sent_bytes, 24);
     check_quiet();
     sendi_rc = OPAL_ERR_OUT_OF_RESOURCE;
     CHECK_EQ(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d), OPAL_ERR_OUT_OF_RESOURCE);
@@ -506,15 +504,15 @@ CASE(sendi)
     check_quiet();
     sendi_gives_descriptor = true;
     CHECK(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d) < 0);
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].in_hand, 1);
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].sent, 1);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_OPENIB).in_hand, 1);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_OPENIB).sent, 1);
     pml_free(d);
     check_quiet();
     sv_tcp_connect(peer);
     sv_endpoint_route_all(SV_VIA_TCP); /* tcp has none: the PML gets a descriptor to go on with */
     CHECK_EQ(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d), OPAL_ERR_RESOURCE_BUSY);
     CHECK(NULL != d);
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].in_hand, 1);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).in_hand, 1);
     pml_free(d);
     tcp_fragments = 0;
     CHECK_EQ(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d), OPAL_ERR_RESOURCE_BUSY);
@@ -553,18 +551,18 @@ CASE(put_over_tcp_is_fenced)
     CHECK_EQ(queue_last, 2);
     CHECK_EQ(queue[0].kind, PUT); /* the data, then the fence on the same socket */
     CHECK_EQ(queue[1].kind, SEND);
-    CHECK(sv_proxy.traffic[SV_VIA_TCP].outstanding > 0);
+    CHECK(sv_proxy_traffic(SV_VIA_TCP).outstanding > 0);
     deliver_one();
     deliver_one();
     CHECK_EQ(rdma_calls, 0); /* the fence has arrived, its answer has not */
-    CHECK(sv_proxy.traffic[SV_VIA_TCP].outstanding > 0);
+    CHECK(sv_proxy_traffic(SV_VIA_TCP).outstanding > 0);
     deliver_one();
     CHECK_EQ(rdma_calls, 1);
     CHECK_EQ(rdma_status, OPAL_SUCCESS);
     CHECK(&rdma_calls == rdma_context);
     CHECK(0 == strcmp(to, from));
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].sent, 0); /* our own messages are not the PML's */
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].received, 0);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).sent, 0); /* our own messages are not the PML's */
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).received, 0);
     check_quiet();
 }
 
@@ -665,7 +663,7 @@ CASE(messages_wait_for_fragments)
                  OPAL_SUCCESS);
     }
     CHECK(sv_remote_waiting >= 11);
-    CHECK(sv_proxy.traffic[SV_VIA_TCP].outstanding >= 12); /* the drain sees what waits */
+    CHECK(sv_proxy_traffic(SV_VIA_TCP).outstanding >= 12); /* the drain sees what waits */
     for (int i = 0; i < 200 && rdma_calls < 12; i++) {
         deliver_all();
         sv_proxy_safe_point();
@@ -739,7 +737,7 @@ CASE(card_operations)
     CHECK_EQ(pml_put(memory, memory, local, &handle, 16), OPAL_SUCCESS);
     CHECK_EQ(card.remote_key, 505);
     CHECK_EQ(card.local_key, 900);
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].outstanding, 1);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_OPENIB).outstanding, 1);
     card_completes();
     CHECK_EQ(pml_put(memory, memory, NULL, &handle, 16), OPAL_SUCCESS); /* inlined: no local handle */
     CHECK_EQ(card.local_key, 0);
@@ -879,9 +877,9 @@ CASE(receives_are_counted_by_route)
     CHECK(&sv_proxy.module == seen);
     triggers[PML_TAG].cbfunc(&vader, PML_TAG, &f.base, triggers[PML_TAG].cbdata);
     CHECK(&vader == seen); /* not ours: passed through, not counted */
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_OPENIB].received, 1);
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].received, 1);
-    CHECK_EQ(sv_proxy.traffic[SV_VIA_TCP].received_bytes, 10);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_OPENIB).received, 1);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).received, 1);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).received_bytes, 10);
     check_quiet();
 }
 

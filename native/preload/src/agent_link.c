@@ -3,6 +3,7 @@
 
 #include "board.h"
 #include "log.h"
+#include "status.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -41,6 +42,8 @@ static struct {
     pthread_cond_t arrived;
     int wake; /* eventfd: the main thread has something to send */
     bool started, stopping, state_dirty, hello_done;
+    bool peers_asked; /* PEERS is on its way out, from entry peers_first on */
+    uint32_t peers_first;
     bool welcomed; /* on this connection, and not refused since */
     uint64_t arrivals; /* what sv_link_wait waits for */
     uint64_t stop_by_us;
@@ -140,6 +143,26 @@ static int send_chunk(int fd, struct post *post)
     return rc;
 }
 
+/* Sends the next part of the peers. As send_datagram. Called with the lock held. */
+static int send_peers(int fd)
+{
+    enum { MOST = SV_WIRE_MAX_CHUNK / sizeof(struct sv_wire_peer) };
+    static struct {
+        struct sv_msg_peers m;
+        struct sv_wire_peer peer[MOST];
+    } out; /* one thread only */
+    const uint32_t count = sv_state_peers(link_.peers_first, out.peer, MOST, &out.m.total);
+    const size_t size = sizeof(out.m) + count * sizeof(out.peer[0]);
+    fill_header(&out.m.h, SV_MSG_PEERS, 0, 0, size);
+    out.m.first = link_.peers_first;
+    const int rc = send_datagram(fd, &out, size);
+    if (1 == rc) {
+        link_.peers_first += count;
+        link_.peers_asked = count && link_.peers_first < out.m.total;
+    }
+    return rc;
+}
+
 /* Sends what there is to send: HELLO first, then STATE, then posts. As send_datagram, 1 = all out. */
 static int flush(int fd)
 {
@@ -159,11 +182,13 @@ static int flush(int fd)
             rc = send_chunk(fd, post);
         }
     }
+    while (1 == rc && link_.peers_asked) {
+        rc = send_peers(fd);
+    }
     pthread_mutex_unlock(&link_.lock);
     return rc;
 }
 
-void sv_state_counters(struct sv_msg_state *state); /* cycle.c: fresh traffic counters */
 
 static int handle(const void *datagram, size_t size)
 {
@@ -183,7 +208,12 @@ static int handle(const void *datagram, size_t size)
         if (size != sizeof(*m)) {
             rc = -EPROTO;
         } else if (newer(h->cycle, h->step, link_.want.cycle, link_.want.step)) {
-            link_.want = (struct sv_want){h->cycle, h->step, m->phase, m->flags, sv_now_us()};
+            link_.want = (struct sv_want){.cycle = h->cycle,
+                                          .step = h->step,
+                                          .phase = m->phase,
+                                          .flags = m->flags,
+                                          .arrived_us = sv_now_us()};
+            memcpy(link_.want.moving.bits, m->moving, sizeof(m->moving));
             atomic_store_explicit(&sv_pending, 1, memory_order_release);
         }
         break;
@@ -200,6 +230,10 @@ static int handle(const void *datagram, size_t size)
     case SV_MSG_QUERY:
         sv_state_counters(&link_.state);
         link_.state_dirty = true;
+        break;
+    case SV_MSG_QUERY_PEERS:
+        link_.peers_asked = true;
+        link_.peers_first = 0;
         break;
     case SV_MSG_REJECT: {
         const struct sv_msg_log *m = datagram;
@@ -226,6 +260,7 @@ static void serve(int fd)
     link_.hello_done = false;
     link_.welcomed = false;
     link_.state_dirty = true;
+    link_.peers_asked = false;
     for (struct post *post = link_.posts; post; post = post->next) {
         post->sent = 0;
         post->done = false;

@@ -7,6 +7,7 @@
 #ifndef SV_AGENT_LINK_H
 #define SV_AGENT_LINK_H
 
+#include "ranks.h"
 #include "symvirt/rank_wire.h"
 
 #include <stdbool.h>
@@ -16,6 +17,7 @@
 struct sv_want {
     uint32_t cycle, step, phase, flags;
     uint64_t arrived_us;
+    struct sv_ranks moving; /* none: all */
 };
 
 /* Is the agent's socket there? Otherwise the library stays inert. */

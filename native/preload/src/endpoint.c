@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Peers: one proxy endpoint for each, for the life of the job, over real endpoints that change. */
+#include "arrivals.h"
+#include "openib.h"
 #include "proxy.h"
 
 #include <errno.h>
@@ -46,51 +48,110 @@ static int add_openib(size_t count, opal_proc_t **procs, sv_endpoint_t **real, o
     return sv_proxy.openib->btl_add_procs(sv_proxy.openib, count, procs, real, reachable);
 }
 
-int sv_endpoint_add_procs(mca_btl_base_module_t *module, size_t count, opal_proc_t **procs, sv_endpoint_t **peers,
-                          opal_bitmap_t *reachable)
+/* Where a peer that is met now is talked to. */
+static int via_to(uint32_t peer)
 {
+    return SV_VIA_OPENIB == sv_proxy.via && sv_ranks_has(&sv_proxy.away, peer) ? SV_VIA_TCP : sv_proxy.via;
+}
+
+/* The endpoint of a peer that was here before, or was met by an order; else a new one. */
+static sv_endpoint_t *endpoint_for(opal_proc_t *proc)
+{
+    sv_endpoint_t *e = sv_endpoint_of_rank(proc->proc_name.vpid);
+    if (e && proc->proc_name.jobid == sv_proxy.jobid) {
+        e->proc = proc;
+        return e;
+    }
+    e = calloc(1, sizeof(*e));
+    if (e) {
+        e->proc = proc;
+        e->peer = proc->proc_name.vpid;
+        e->owner_epoch = epoch_of(e->peer);
+        e->next = sv_proxy.endpoints;
+        sv_proxy.endpoints = e;
+    }
+    return e;
+}
+
+static void route(sv_endpoint_t *e, int via)
+{
+    e->via = via;
+    e->sent_at_flip = e->sent[via];
+    e->real = SV_VIA_OPENIB == via ? e->openib : e->tcp;
+    e->module = SV_VIA_OPENIB == via ? sv_proxy.openib : e->tcp_module;
+}
+
+/* Adds those of the peers that are talked to that way. */
+static int add_by(int via, size_t count, opal_proc_t **procs, sv_endpoint_t **peers, opal_bitmap_t *reachable)
+{
+    opal_proc_t **own = calloc(count, sizeof(opal_proc_t *));
     sv_endpoint_t **real = calloc(count, sizeof(*real));
-    int rc = OPAL_SUCCESS;
-    if (NULL == real) {
-        return OPAL_ERR_OUT_OF_RESOURCE;
-    }
-    if (SV_VIA_OPENIB == sv_proxy.via) {
-        rc = add_openib(count, procs, real, reachable);
-    } else if (sv_proxy.tcp_count) {
-        rc = sv_proxy.tcp[0]->btl_add_procs(sv_proxy.tcp[0], count, procs, real, reachable);
-    }
+    size_t *at = calloc(count, sizeof(*at)), n = 0;
+    int rc = own && real && at ? OPAL_SUCCESS : OPAL_ERR_OUT_OF_RESOURCE;
     for (size_t i = 0; OPAL_SUCCESS == rc && i < count; i++) {
+        if (via == via_to(procs[i]->proc_name.vpid)) {
+            own[n] = procs[i];
+            at[n++] = i;
+        }
+    }
+    /* `reachable` counts from the first of the procs given: the PML's own only if none is left out */
+    opal_bitmap_t *direct = n == count ? reachable : NULL;
+    if (OPAL_SUCCESS == rc && n) {
+        if (SV_VIA_OPENIB == via) {
+            rc = add_openib(n, own, real, direct);
+        } else if (sv_proxy.tcp_count) {
+            rc = sv_proxy.tcp[0]->btl_add_procs(sv_proxy.tcp[0], n, own, real, direct);
+        }
+    }
+    for (size_t i = 0; OPAL_SUCCESS == rc && i < n; i++) {
         if (NULL == real[i]) {
             continue;
         }
-        sv_endpoint_t *e = calloc(1, sizeof(*e));
+        sv_endpoint_t *e = endpoint_for(own[i]);
         if (NULL == e) {
             rc = OPAL_ERR_OUT_OF_RESOURCE;
             break;
         }
-        e->proc = procs[i];
-        e->peer = procs[i]->proc_name.vpid;
-        e->owner_epoch = epoch_of(e->peer);
-        e->via = sv_proxy.via;
-        e->real = real[i];
-        if (SV_VIA_OPENIB == e->via) {
-            e->module = sv_proxy.openib;
+        if (SV_VIA_OPENIB == via) {
             e->openib = real[i];
-        } else {
-            e->module = e->tcp_module = sv_proxy.tcp[0];
+        } else if (NULL == e->tcp) {
             e->tcp = real[i];
+            e->tcp_module = sv_proxy.tcp[0];
         }
         e->wants_openib = !sv_proxy.tcp_only;
-        if (SV_VIA_TCP == e->via && sv_proxy.rebuilding) {
+        route(e, via);
+        if (SV_VIA_TCP == via && NULL == e->openib && sv_proxy.rebuilding) {
             add_openib(1, &e->proc, &e->openib, NULL); /* the others were connected just before */
         }
-        e->next = sv_proxy.endpoints;
-        sv_proxy.endpoints = e;
-        peers[i] = e;
+        peers[at[i]] = e;
+        if (reachable && NULL == direct && at[i] / 64 < (size_t)reachable->array_size) {
+            reachable->bitmap[at[i] / 64] |= 1ull << at[i] % 64;
+        }
     }
+    free(own);
     free(real);
+    free(at);
+    return rc;
+}
+
+int sv_endpoint_add_procs(mca_btl_base_module_t *module, size_t count, opal_proc_t **procs, sv_endpoint_t **peers,
+                          opal_bitmap_t *reachable)
+{
+    int rc = add_by(SV_VIA_OPENIB, count, procs, peers, reachable);
+    if (OPAL_SUCCESS == rc) {
+        rc = add_by(SV_VIA_TCP, count, procs, peers, reachable);
+    }
     sv_proxy_copy_limits();
     return rc;
+}
+
+void sv_endpoint_delete_openib(sv_endpoint_t *e)
+{
+    e->received_before += sv_arrivals_forget(e->openib);
+    /* once per endpoint only: mca_btl_openib_proc_remove keeps its lock otherwise */
+    sv_proxy.openib->btl_del_procs(sv_proxy.openib, 1, &e->proc, &e->openib);
+    e->openib = NULL;
+    e->wants_openib = true;
 }
 
 int sv_endpoint_del_procs(mca_btl_base_module_t *module, size_t count, opal_proc_t **procs, sv_endpoint_t **peers)
@@ -101,18 +162,14 @@ int sv_endpoint_del_procs(mca_btl_base_module_t *module, size_t count, opal_proc
             continue;
         }
         if (e->openib && sv_proxy.openib) {
-            sv_proxy.openib->btl_del_procs(sv_proxy.openib, 1, &e->proc, &e->openib);
+            sv_endpoint_delete_openib(e);
         }
         if (e->tcp && sv_proxy.tcp_count) {
             e->tcp_module->btl_del_procs(e->tcp_module, 1, &e->proc, &e->tcp);
+            e->tcp = NULL;
         }
-        for (sv_endpoint_t **link = &sv_proxy.endpoints; *link; link = &(*link)->next) {
-            if (*link == e) {
-                *link = e->next;
-                break;
-            }
-        }
-        free(e);
+        e->wants_openib = false;
+        e->proc = NULL; /* OPAL's may be freed now */
     }
     return OPAL_SUCCESS;
 }
@@ -157,24 +214,72 @@ void sv_endpoint_disconnect_openib(void)
 {
     for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
         if (e->openib) {
-            /* once per endpoint only: mca_btl_openib_proc_remove keeps its lock otherwise */
-            sv_proxy.openib->btl_del_procs(sv_proxy.openib, 1, &e->proc, &e->openib);
-            e->openib = NULL;
+            sv_endpoint_delete_openib(e);
+        }
+    }
+}
+
+uint64_t sv_endpoint_received(uint32_t rank)
+{
+    const sv_endpoint_t *e = sv_endpoint_of_rank(rank);
+    return e ? e->received_before + (e->openib ? sv_arrivals_by(e->openib) : 0) : 0;
+}
+
+bool sv_endpoint_strangers(void)
+{
+    uint64_t claimed = 0;
+    for (const sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
+        claimed += e->openib ? sv_arrivals_by(e->openib) : 0;
+    }
+    return claimed != sv_arrivals_present();
+}
+
+int sv_endpoint_meet(const struct sv_ranks *peers, char *why, size_t size)
+{
+    for (uint32_t rank = 0; sv_proxy.openib && rank < sv_proxy.world_size; rank++) {
+        sv_endpoint_t *e = sv_endpoint_of_rank(rank);
+        if (rank == sv_proxy.rank || (peers && !sv_ranks_has(peers, rank)) || (e && e->openib)) {
+            continue;
+        }
+        opal_proc_t *proc = e && e->proc ? e->proc : (*sv_opal.proc_for_name)((opal_process_name_t){
+                                                         .jobid = sv_proxy.jobid, .vpid = rank});
+        e = proc ? endpoint_for(proc) : NULL;
+        if (NULL == e) {
+            snprintf(why, size, "Open MPI knows no process of rank %u", rank);
+            return -ESRCH;
+        }
+        /* returns the endpoint that openib has made for a call, if there is one; the PML gets ours when
+         * it asks for that peer */
+        if (OPAL_SUCCESS == add_openib(1, &proc, &e->openib, NULL) && e->openib) {
             e->wants_openib = true;
         }
     }
+    return 0;
 }
 
 void sv_endpoint_route_all(int via)
 {
     sv_proxy.via = via;
+    memset(&sv_proxy.away, 0, sizeof(sv_proxy.away));
     for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
-        sv_endpoint_t *real = SV_VIA_OPENIB == via ? e->openib : e->tcp;
-        if (real) {
-            e->via = via;
-            e->sent_at_flip = e->sent[via];
-            e->real = real;
-            e->module = SV_VIA_OPENIB == via ? sv_proxy.openib : e->tcp_module;
+        if (SV_VIA_OPENIB == via ? e->openib : e->tcp) {
+            route(e, via);
+        }
+    }
+}
+
+void sv_endpoint_route(const struct sv_ranks *peers, int via)
+{
+    for (size_t i = 0; i < sizeof(peers->bits); i++) {
+        if (SV_VIA_TCP == via) {
+            sv_proxy.away.bits[i] |= peers->bits[i];
+        } else {
+            sv_proxy.away.bits[i] &= (unsigned char)~peers->bits[i];
+        }
+    }
+    for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
+        if (sv_ranks_has(peers, e->peer) && (SV_VIA_OPENIB == via ? e->openib : e->tcp)) {
+            route(e, via);
         }
     }
 }

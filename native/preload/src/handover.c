@@ -17,15 +17,58 @@ static bool finish(struct sv_handover *h, const struct sv_handover_rank *r, enum
     return true;
 }
 
-/* The old way is given up by all: release the card. True when the order that led here is done. */
-static bool leave_the_card(struct sv_handover *h, const struct sv_handover_rank *r)
+/* A rank that stays polls for its other peers all the time. */
+static void poll_openib(const struct sv_handover *h, const struct sv_handover_rank *r, bool on)
 {
-    const int error = r->tear_down(r->context);
+    if (SV_ROLE_STAYS != h->role) {
+        r->poll_openib(r->context, on);
+    }
+}
+
+/* The card goes, by all. True when the order that led here is done. */
+static bool let_go(struct sv_handover *h, const struct sv_handover_rank *r)
+{
+    int error = 0;
+    if (h->opened) {
+        h->opened = false;
+        r->take_back(r->context);
+    } else {
+        error = r->tear_down(r->context);
+    }
     if (SV_ORDER_LEAVE == h->order) {
         return finish(h, r, SV_HANDOVER_TCP, error);
     }
     enter(h, r, SV_HANDOVER_TCP);
     return false;
+}
+
+/* The old way is given up by all. A moving rank has to wait for those that stay. True as above. */
+static bool leave_the_card(struct sv_handover *h, const struct sv_handover_rank *r)
+{
+    if (SV_ROLE_MOVES == h->role) {
+        r->post(r->context, "dropped");
+        enter(h, r, SV_HANDOVER_DROPPING);
+        return false;
+    }
+    const bool stays = SV_ROLE_STAYS == h->role;
+    const bool done = let_go(h, r);
+    if (stays) {
+        r->post(r->context, "dropped");
+    }
+    return done;
+}
+
+/* A return failed in this rank or in another. Where some stay, the next order undoes it: they may not
+ * be hurt, and not all of them need know of the failure. */
+static bool give_up_return(struct sv_handover *h, const struct sv_handover_rank *r, int error)
+{
+    if (SV_ROLE_WHOLE == h->role) {
+        r->take_back(r->context);
+        return finish(h, r, SV_HANDOVER_TCP, error);
+    }
+    h->error = error;
+    h->order = SV_ORDER_NONE;
+    return true;
 }
 
 /* openib is up and polled, the route is tcp: a leave begins after its flip, with the counters of its
@@ -39,9 +82,10 @@ static void stay_flipped(struct sv_handover *h, const struct sv_handover_rank *r
 }
 
 bool sv_handover_begin(struct sv_handover *h, const struct sv_handover_rank *r, enum sv_handover_order order,
-                       bool given_up)
+                       enum sv_handover_role role, bool given_up)
 {
     h->order = order;
+    h->role = role;
     h->error = 0;
     switch (h->state) {
     case SV_HANDOVER_OPENIB:
@@ -52,12 +96,12 @@ bool sv_handover_begin(struct sv_handover *h, const struct sv_handover_rank *r, 
     case SV_HANDOVER_DRAINING:
     case SV_HANDOVER_DRAINED:
     case SV_HANDOVER_QUIET:
-        r->poll_openib(r->context, !given_up);
         if (given_up) {
-            leave_the_card(h, r); /* as the others have: the order begins from tcp, or is done */
-        } else {
-            stay_flipped(h, r); /* the queue pairs still stand everywhere */
+            poll_openib(h, r, false);
+            return !leave_the_card(h, r); /* as the others have: the order begins from tcp, or is done */
         }
+        poll_openib(h, r, true);
+        stay_flipped(h, r); /* the queue pairs still stand everywhere */
         return true;
     case SV_HANDOVER_READY:
         if (!given_up) {
@@ -67,9 +111,12 @@ bool sv_handover_begin(struct sv_handover *h, const struct sv_handover_rank *r, 
         /* fall through */
     case SV_HANDOVER_OPENED:
     case SV_HANDOVER_CONNECTED:
-        r->take_back(r->context); /* nobody has flipped: not all were ready */
-        enter(h, r, SV_HANDOVER_TCP);
-        break;
+        h->opened = true; /* nobody has flipped: not all were ready */
+        poll_openib(h, r, false);
+        return !leave_the_card(h, r);
+    case SV_HANDOVER_DROPPING:
+        r->post(r->context, "dropped"); /* it belongs to this step now */
+        return true;
     case SV_HANDOVER_BACK_FLIPPED:
     case SV_HANDOVER_BACK_DRAINING:
     case SV_HANDOVER_BACK_DRAINED:
@@ -77,6 +124,9 @@ bool sv_handover_begin(struct sv_handover *h, const struct sv_handover_rank *r, 
         return true;
     case SV_HANDOVER_TCP:
         break;
+    }
+    if (SV_ROLE_WHOLE != role) {
+        r->post(r->context, "dropped"); /* a moving rank in the midst of an older order may wait for it */
     }
     if (SV_ORDER_LEAVE == order) {
         finish(h, r, SV_HANDOVER_TCP, 0);
@@ -119,12 +169,20 @@ static bool step_leave(struct sv_handover *h, const struct sv_handover_rank *r)
         }
         /* openib sends credit messages by itself when it receives; one to a queue pair already
          * destroyed is fatal: all stop polling before anyone tears down. */
-        r->poll_openib(r->context, false);
+        poll_openib(h, r, false);
         r->post(r->context, "quiet");
         enter(h, r, SV_HANDOVER_QUIET);
         /* fall through */
     case SV_HANDOVER_QUIET:
-        return r->complete(r->context, "quiet") && leave_the_card(h, r);
+        if (!r->complete(r->context, "quiet")) {
+            return false;
+        }
+        if (leave_the_card(h, r)) {
+            return true;
+        }
+        /* fall through */
+    case SV_HANDOVER_DROPPING:
+        return r->complete(r->context, "dropped") && let_go(h, r);
     default:
         return true;
     }
@@ -134,6 +192,12 @@ static bool step_back(struct sv_handover *h, const struct sv_handover_rank *r)
 {
     int error;
     switch (h->state) {
+    case SV_HANDOVER_DROPPING:
+        if (!r->complete(r->context, "dropped")) {
+            return false;
+        }
+        let_go(h, r);
+        /* fall through */
     case SV_HANDOVER_TCP:
         error = r->open(r->context);
         enter(h, r, SV_HANDOVER_OPENED);
@@ -145,8 +209,7 @@ static bool step_back(struct sv_handover *h, const struct sv_handover_rank *r)
         }
         error = r->connect(r->context);
         if (error) {
-            r->take_back(r->context);
-            return finish(h, r, SV_HANDOVER_TCP, h->error ? h->error : error);
+            return give_up_return(h, r, h->error ? h->error : error);
         }
         enter(h, r, SV_HANDOVER_CONNECTED);
         /* fall through */
@@ -156,8 +219,7 @@ static bool step_back(struct sv_handover *h, const struct sv_handover_rank *r)
         }
         error = r->adopt(r->context);
         if (error) {
-            r->take_back(r->context);
-            return finish(h, r, SV_HANDOVER_TCP, error);
+            return give_up_return(h, r, error);
         }
         r->post(r->context, "ready");
         enter(h, r, SV_HANDOVER_READY);

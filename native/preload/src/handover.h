@@ -23,6 +23,13 @@
  * A rank may miss that moment (it computes, its agent was away), so every order says which side the
  * job decided for last. "ready" is posted only by a rank that succeeded: the host reads no bytes.
  *
+ * A change may concern only some ranks: those of the VM that moves change the routes to all their
+ * peers, the others (they stay) only those to the moving ones, and keep the card for the rest. They
+ * go on polling openib, so a moving rank's queue pairs may not go before the staying ranks' ends of
+ * them are gone: a credit message to a queue pair already destroyed is fatal for its sender. Hence one
+ * more set, "dropped": a staying rank posts it when it has no queue pair to a moving one (any more), and
+ * a moving one waits for it before it lets its card go.
+ *
  * Of the host this asks: after "back.drained" is complete ranks close tcp, and no new order comes
  * until all have reported that they are done, or a connection would be used that is half closed.
  */
@@ -38,6 +45,7 @@ enum sv_handover_state {
     SV_HANDOVER_DRAINING,
     SV_HANDOVER_DRAINED,
     SV_HANDOVER_QUIET,
+    SV_HANDOVER_DROPPING, /* moves: the card goes when the staying ranks have dropped it */
     SV_HANDOVER_TCP, /* steady: tcp carries all, the card has no user */
     SV_HANDOVER_OPENED,
     SV_HANDOVER_CONNECTED,
@@ -48,6 +56,9 @@ enum sv_handover_state {
 };
 
 enum sv_handover_order { SV_ORDER_NONE, SV_ORDER_LEAVE, SV_ORDER_BACK };
+
+/* Of this rank in an order: all ranks change everything, or it is one of those that move or stay. */
+enum sv_handover_role { SV_ROLE_WHOLE, SV_ROLE_MOVES, SV_ROLE_STAYS };
 
 /* What the machine asks of the rank it drives. `context` is handed through. */
 struct sv_handover_rank {
@@ -66,7 +77,8 @@ struct sv_handover_rank {
     void (*post)(void *context, const char *key);
     bool (*complete)(void *context, const char *key);
     void (*poll_openib)(void *context, bool on);
-    /* 0 or negative errno: the card still has a user in this process. */
+    /* Lets the card go, or (stays) the queue pairs to the moving ranks. 0 or negative errno: the card
+     * still has a user in this process. */
     int (*tear_down)(void *context);
     /* Loads openib and posts its address card, or the failure. 0 or negative errno. */
     int (*open)(void *context);
@@ -85,16 +97,19 @@ struct sv_handover_rank {
 struct sv_handover {
     enum sv_handover_state state;
     enum sv_handover_order order;
-    int error; /* of the last order, negative errno: the rank is in the steady state it came from */
+    enum sv_handover_role role;
+    bool opened; /* DROPPING: undoes open, connect and adopt instead of a leave */
+    int error; /* of the last order, negative errno: the rank is in the steady state it came from, or (not
+                * all ranks move) waits in the midst of it for the next order, which undoes it */
 };
 
 /* A new order; posts belong to its step from here on. `given_up`: of the sets "quiet" and "ready" the
  * host has last seen "quiet" complete, so the job has given the card up; else it has (still or again)
  * decided for the card. A rank in the midst of an older order first does what the others have done
- * by that. Returns false for an order that changes nothing (the rank is there already). May be given
+ * by that. The roles are the same in all orders from one steady state to the next. Returns false for an order that changes nothing (the rank is there already). May be given
  * in any state. */
 bool sv_handover_begin(struct sv_handover *handover, const struct sv_handover_rank *rank,
-                       enum sv_handover_order order, bool given_up);
+                       enum sv_handover_order order, enum sv_handover_role role, bool given_up);
 /* Goes on as far as it can. To be called at safe points (outside any BTL call) until it returns
  * true: the order is done, or has failed with `error` set. */
 bool sv_handover_step(struct sv_handover *handover, const struct sv_handover_rank *rank);

@@ -63,11 +63,11 @@ void sv_join_listen(void)
     }
 }
 
-void sv_join_begin(void)
+void sv_join_begin(const struct sv_ranks *peers)
 {
     begun_us = sv_now_us();
     for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
-        e->join = SV_NOT_JOINED;
+        e->join = NULL == peers || sv_ranks_has(peers, e->peer) ? SV_NOT_JOINED : SV_JOINED;
     }
 }
 

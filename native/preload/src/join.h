@@ -9,6 +9,8 @@
 #ifndef SV_JOIN_H
 #define SV_JOIN_H
 
+#include "ranks.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,7 +22,8 @@
 
 /* Before this rank's address card goes out: from then on a peer may call. */
 void sv_join_listen(void);
-void sv_join_begin(void);
+/* To those peers, or to all that have an openib endpoint. */
+void sv_join_begin(const struct sv_ranks *peers);
 /* Sends what could not be sent yet. 1 when all messages have completed, 0 not yet, -ETIMEDOUT after
  * SV_JOIN_MS, with a rank that is not reached in `why`. The BTL must be progressed meanwhile. */
 int sv_join_state(char *why, size_t size);

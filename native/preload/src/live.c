@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "live.h"
 
+#include "arrivals.h"
 #include "board.h"
 #include "handover.h"
 #include "join.h"
@@ -17,6 +18,7 @@
 
 static struct sv_handover machine;
 static uint64_t begun_us, flipped_us;
+static struct sv_ranks moving; /* of the last order that did not concern all */
 static int opened; /* result of sv_rebuild_open of this order */
 /* What the complete "flip" set says was sent to this rank, by the BTL it was sent over. */
 static struct {
@@ -24,6 +26,17 @@ static struct {
     uint32_t cycle, step;
     int via;
 } expected = {.via = -1};
+
+static bool stays(void)
+{
+    return SV_ROLE_STAYS == machine.role;
+}
+
+/* Does the route to that peer change? */
+static bool concerns(const sv_endpoint_t *e)
+{
+    return !stays() || sv_ranks_has(&moving, e->peer);
+}
 
 static int via_of(bool tcp)
 {
@@ -38,7 +51,7 @@ static bool none_in_hand(void *context, bool tcp)
 static bool connect_tcp(void *context)
 {
     for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
-        if (e->proc != sv_opal.proc_local_get() && OPAL_SUCCESS != sv_tcp_connect(e)) {
+        if (e->proc && e->proc != sv_opal.proc_local_get() && concerns(e) && OPAL_SUCCESS != sv_tcp_connect(e)) {
             snprintf(sv_status.detail, sizeof(sv_status.detail), "tcp does not reach rank %u", e->peer);
             return false;
         }
@@ -52,14 +65,18 @@ static void flip(void *context, bool to_tcp)
     if (to_tcp) {
         sv_status.timing_us[SV_TIMING_LATE] = sv_since(begun_us);
     }
-    sv_endpoint_route_all(via_of(to_tcp));
+    if (stays()) {
+        sv_endpoint_route(&moving, via_of(to_tcp));
+    } else {
+        sv_endpoint_route_all(via_of(to_tcp));
+        sv_status.route = to_tcp ? SV_ROUTE_TCP : SV_ROUTE_OPENIB;
+    }
     sv_proxy.throttled = true; /* until the old route has drained everywhere */
-    /* Atomics of the card and of the processor do not exclude each other: none of either kind
-     * begins between this rank's flip and the moment when nobody does them over tcp any more.
-     * (Windows made while the job was on tcp; others keep it from leaving, see sv_live_begin.) */
-    sv_proxy.hold_atomics = sv_proxy.rebuilding;
+    /* Atomics of the card and of the processor do not exclude each other: none of either kind begins
+     * between this rank's flip and the moment when nobody does the other kind any more. Where there are
+     * windows all routes change at once (see sv_live_begin). */
+    sv_proxy.hold_atomics = true;
     sv_proxy.rebuilding = false;
-    sv_status.route = to_tcp ? SV_ROUTE_TCP : SV_ROUTE_OPENIB;
 }
 
 static void post_sent(void *context, bool tcp)
@@ -79,29 +96,61 @@ static void post_sent(void *context, bool tcp)
     free(sent);
 }
 
+static uint64_t sent_to_me(const struct sv_board_set *set, uint32_t rank)
+{
+    uint64_t sent;
+    memcpy(&sent, set->part[rank].bytes + sv_proxy.rank * sizeof(sent), sizeof(sent));
+    return sent;
+}
+
+/* The card goes on carrying the other routes of this rank: each moving peer by itself. Descriptors in
+ * hand are not counted by peer; at this moment there is none at all (the caller has looked). */
+static bool drained_of_moving(void)
+{
+    const struct sv_board_set *set = sv_board_ready(sv_handled_cycle, sv_handled_step, "flip");
+    for (uint32_t rank = 0; rank < set->world_size; rank++) {
+        if (!sv_ranks_has(&moving, rank)) {
+            continue;
+        }
+        const sv_endpoint_t *e = sv_endpoint_of_rank(rank);
+        const uint64_t sent = sent_to_me(set, rank);
+        if (sent && (NULL == e || NULL == e->openib)) {
+            char why[128];
+            sv_endpoint_meet(&moving, why, sizeof(why)); /* it has only ever called this rank */
+            e = sv_endpoint_of_rank(rank);
+        }
+        if (sv_endpoint_received(rank) != sent || (e && e->outstanding[SV_VIA_OPENIB])) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool drained(void *context, bool tcp)
 {
     const int via = via_of(tcp);
-    const struct sv_traffic *traffic = &sv_proxy.traffic[via];
     if (expected.via != via || expected.cycle != sv_handled_cycle || expected.step != sv_handled_step) {
         const struct sv_board_set *set =
             sv_board_ready(sv_handled_cycle, sv_handled_step, tcp ? "back.flip" : "flip");
         uint64_t sum = 0;
         for (uint32_t i = 0; i < set->world_size; i++) {
-            uint64_t sent = 0;
-            if (set->part[i].size != set->world_size * sizeof(sent)) {
+            if (set->part[i].size != set->world_size * sizeof(uint64_t)) {
                 sv_error("rank %u posts %u bytes of sent counters", i, set->part[i].size);
                 return false;
             }
-            memcpy(&sent, set->part[i].bytes + sv_proxy.rank * sizeof(sent), sizeof(sent));
-            sum += sent;
+            sum += sent_to_me(set, i);
         }
         expected.fragments = sum;
         expected.cycle = sv_handled_cycle;
         expected.step = sv_handled_step;
         expected.via = via;
     }
-    return traffic->received == expected.fragments && 0 == traffic->outstanding && 0 == traffic->in_hand;
+    if (!tcp && stays()) {
+        return drained_of_moving();
+    }
+    /* All routes of this rank are given up; or tcp is, which leads to the moving ranks only. */
+    const struct sv_traffic traffic = sv_proxy_traffic(via);
+    return traffic.received == expected.fragments && 0 == traffic.outstanding && 0 == traffic.in_hand;
 }
 
 static void post(void *context, const char *key)
@@ -115,7 +164,7 @@ static int joined; /* 0 not begun, 1 connected, -EINPROGRESS, or why not */
 static bool join(void)
 {
     if (0 == joined) {
-        sv_join_begin();
+        sv_join_begin(stays() ? &moving : NULL);
         joined = -EINPROGRESS;
     }
     if (-EINPROGRESS == joined) {
@@ -142,6 +191,9 @@ static int tear_down(void *context)
 {
     const uint64_t start = sv_now_us();
     int open_count = 0;
+    if (stays()) {
+        return sv_openib_drop(&moving, sv_status.detail, sizeof(sv_status.detail));
+    }
     sv_publish(SV_RANK_CLOSING);
     const int rc = sv_openib_close(sv_status.detail, sizeof(sv_status.detail), &open_count);
     sv_status.open_descriptors = (uint32_t)open_count;
@@ -153,8 +205,12 @@ static int tear_down(void *context)
 static int open_card(void *context)
 {
     joined = 0;
-    sv_publish(SV_RANK_OPENING);
-    opened = sv_rebuild_open();
+    if (stays()) {
+        opened = sv_rebuild_keep();
+    } else {
+        sv_publish(SV_RANK_OPENING);
+        opened = sv_rebuild_open();
+    }
     return opened;
 }
 
@@ -176,7 +232,11 @@ static int adopt(void *context)
 static void take_back(void *context)
 {
     sv_proxy.rebuilding = false;
-    sv_rebuild_take_back();
+    if (!stays()) {
+        sv_rebuild_take_back();
+    } else if (sv_openib_drop(&moving, sv_status.detail, sizeof(sv_status.detail))) {
+        sv_warn("%s", sv_status.detail); /* the next return of those ranks will fail and say so */
+    }
 }
 
 static void disconnect_tcp(void *context)
@@ -188,7 +248,9 @@ static void entered(void *context, enum sv_handover_state state)
 {
     switch (state) {
     case SV_HANDOVER_FLIPPED:
-        sv_publish(SV_RANK_DRAINING);
+        if (!stays()) {
+            sv_publish(SV_RANK_DRAINING);
+        }
         break;
     case SV_HANDOVER_QUIET:
         sv_status.timing_us[SV_TIMING_DRAIN] = sv_since(flipped_us);
@@ -225,7 +287,19 @@ static const struct sv_handover_rank rank = {
 void sv_live_settle(void)
 {
     machine.order = SV_ORDER_NONE;
-    machine.state = SV_VIA_TCP == sv_proxy.via ? SV_HANDOVER_TCP : SV_HANDOVER_OPENIB;
+    machine.opened = false;
+    machine.state = SV_VIA_TCP == sv_proxy.via || sv_ranks_count(&sv_proxy.away, sv_proxy.world_size)
+                        ? SV_HANDOVER_TCP
+                        : SV_HANDOVER_OPENIB;
+}
+
+static enum sv_handover_role role_in(const struct sv_want *want)
+{
+    const uint32_t count = sv_ranks_count(&want->moving, sv_proxy.world_size);
+    if (0 == count || count == sv_proxy.world_size) {
+        return SV_ROLE_WHOLE;
+    }
+    return sv_ranks_has(&want->moving, sv_proxy.rank) ? SV_ROLE_MOVES : SV_ROLE_STAYS;
 }
 
 static void report(void)
@@ -237,10 +311,18 @@ static void report(void)
     }
 }
 
+static void refuse(const char *why)
+{
+    snprintf(sv_status.detail, sizeof(sv_status.detail), "%s", why);
+    sv_publish_failure(-EOPNOTSUPP);
+}
+
 void sv_live_begin(const struct sv_want *want)
 {
     const bool leave = SV_PHASE_RUN_TCP == want->phase;
-    if (SV_ORDER_NONE == machine.order) {
+    const enum sv_handover_role role = role_in(want);
+    const bool steady = SV_HANDOVER_OPENIB == machine.state || SV_HANDOVER_TCP == machine.state;
+    if (SV_ORDER_NONE == machine.order && steady) {
         sv_live_settle();
     }
     if (leave) { /* the way back adds its own times to those of the leave */
@@ -249,14 +331,18 @@ void sv_live_begin(const struct sv_want *want)
     begun_us = want->arrived_us;
     sv_status.error = 0;
     sv_status.detail[0] = '\0';
-    if (leave && SV_ORDER_NONE == machine.order && SV_HANDOVER_OPENIB == machine.state &&
-        sv_registration_windows()) {
-        snprintf(sv_status.detail, sizeof(sv_status.detail),
-                 "has one-sided windows, whose atomics cannot change their route: park the job");
-        sv_publish_failure(-EOPNOTSUPP);
-        return;
+    if (SV_ROLE_WHOLE != role && leave && SV_HANDOVER_OPENIB == machine.state) {
+        if (sv_arrivals_blurred()) {
+            refuse("cannot tell its peers' traffic apart: change all routes at once");
+            return;
+        }
+        if (sv_registration_windows()) {
+            refuse("has one-sided windows, whose atomics must change their route all at once");
+            return;
+        }
     }
-    if (!sv_handover_begin(&machine, &rank, leave ? SV_ORDER_LEAVE : SV_ORDER_BACK,
+    moving = want->moving;
+    if (!sv_handover_begin(&machine, &rank, leave ? SV_ORDER_LEAVE : SV_ORDER_BACK, role,
                            0 != (want->flags & SV_WANT_QUIET_COMPLETE))) {
         report();
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Strategy live: the route of the whole job changes between openib and tcp while it runs. Joins the
- * state machine (handover.h) to this rank's proxy, board and card.
+ * Strategy live: the routes of the job, or those to the ranks of one VM, change between openib and tcp
+ * while it runs. Joins the state machine (handover.h) to this rank's proxy, board and card.
  */
 #ifndef SV_LIVE_H
 #define SV_LIVE_H

@@ -55,7 +55,9 @@ int sv_opal_resolve(char *why, size_t size)
         {&sv_opal.var_group_find, "mca_base_var_group_find", 0},
         {&sv_opal.var_group_deregister, "mca_base_var_group_deregister", 0},
         {&sv_opal.proc_local_get, "opal_proc_local_get", 0},
+        {&sv_opal.proc_for_name, "opal_proc_for_name", sizeof(void *)},
         {&sv_opal.value_class, "opal_value_t_class", sizeof(opal_class_t)},
+        {&sv_opal.list_class, "opal_list_t_class", sizeof(opal_class_t)},
         {&sv_opal.class_initialize, "opal_class_initialize", 0},
     };
     const struct wanted mpi_symbols[] = {

@@ -33,7 +33,8 @@ struct sv_opal {
     int (*var_group_find)(const char *, const char *, const char *);
     int (*var_group_deregister)(int);
     opal_proc_t *(*proc_local_get)(void);
-    opal_class_t *value_class;
+    opal_proc_t *(**proc_for_name)(const opal_process_name_t);
+    opal_class_t *value_class, *list_class;
     void (*class_initialize)(opal_class_t *);
     int (*event_base_loop)(opal_event_base_t *, int);
     /* libevent 2.1; NULL in older ones, then a bounded number of passes must do */

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "openib.h"
 
+#include "arrivals.h"
 #include "registration.h"
 #include "release.h"
 #include "roce.h"
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <link.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,6 +83,7 @@ int sv_openib_open(char *why, size_t size)
         sv_openib_unload();
         return -ENODEV;
     }
+    sv_arrivals_attach();
     sv_proxy.openib = modules[0];
     sv_proxy.openib_progress = component->btl_progress;
     for (int i = 1; i < count; i++) {
@@ -117,13 +120,79 @@ static void run_out_events(void)
     sv_warn("the event base is not quiet after %d passes", MOST);
 }
 
+/*
+ * openib keeps what it knows of a peer (its address card, mca_btl_openib_proc_t) in a list of its component
+ * for good, looked up by the OPAL proc (btl_openib_proc.c); asked for that peer again it would call its
+ * old card. So the entry is taken out: the list is found in the component by its class, the entry by
+ * its own and by the proc it points to; no private header. It is left to the component's memory: its
+ * endpoint has been deleted, its few hundred bytes stay until the library is closed.
+ */
+static bool forget_proc(const opal_proc_t *proc)
+{
+    enum { FIRST = sizeof(opal_list_item_t) / sizeof(void *), LAST = 12 };
+    Dl_info info;
+    ElfW(Sym) *symbol = NULL;
+    if (0 == dladdr1(component, &info, (void **)&symbol, RTLD_DL_SYMENT) || NULL == symbol) {
+        return false;
+    }
+    char *const from = (char *)component + sizeof(mca_btl_base_component_t);
+    for (char *at = from; at + sizeof(opal_list_t) <= (char *)component + symbol->st_size; at += sizeof(void *)) {
+        opal_list_t *list = (opal_list_t *)(void *)at;
+        if (((opal_object_t *)list)->obj_class != sv_opal.list_class) {
+            continue;
+        }
+        opal_list_item_t *item;
+        OPAL_LIST_FOREACH(item, list, opal_list_item_t) {
+            void *const *words = (void *const *)(void *)item;
+            if (0 != strcmp(((opal_object_t *)item)->obj_class->cls_name, "mca_btl_openib_proc_t")) {
+                break;
+            }
+            for (int i = FIRST; i < LAST; i++) {
+                if (words[i] == proc) {
+                    opal_list_remove_item(list, item);
+                    return true;
+                }
+            }
+        }
+    }
+    return false;
+}
+
+int sv_openib_drop(const struct sv_ranks *peers, char *why, size_t size)
+{
+    if (NULL == sv_proxy.openib) {
+        return 0;
+    }
+    const bool paused = OPAL_SUCCESS == sv_opal.progress_thread_pause(NULL);
+    run_out_events();
+    int rc = sv_endpoint_meet(peers, why, size);
+    for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
+        if (NULL == e->openib || e->peer == sv_proxy.rank || !sv_ranks_has(peers, e->peer)) {
+            continue;
+        }
+        sv_endpoint_delete_openib(e);
+        if (!forget_proc(e->proc) && 0 == rc) {
+            snprintf(why, size, "openib has no record of rank %u that could be taken out", e->peer);
+            rc = -ENOENT;
+        }
+    }
+    if (paused) {
+        sv_opal.progress_thread_resume(NULL);
+    }
+    return rc;
+}
+
 int sv_openib_close(char *why, size_t size, int *open_count)
 {
     if (sv_proxy.openib) {
         const bool paused = OPAL_SUCCESS == sv_opal.progress_thread_pause(NULL);
         run_out_events();
         sv_registration_drop_all();
+        if (sv_endpoint_strangers() && sv_endpoint_meet(NULL, why, size)) {
+            sv_warn("%s", why); /* blurs the counts by peer, see sv_arrivals_forget_all */
+        }
         sv_endpoint_disconnect_openib();
+        sv_arrivals_forget_all();
         sv_proxy.openib->btl_finalize(sv_proxy.openib);
         sv_proxy.openib = NULL;
         sv_openib_unload();

@@ -10,6 +10,10 @@ int sv_openib_take_over(const mca_btl_base_component_t *stock, char *why, size_t
 /* Loads the component, initialises it on the card there is now and makes its first module
  * sv_proxy.openib. A new epoch. 0, or negative errno with `why` and nothing left open. */
 int sv_openib_open(char *why, size_t size);
+/* Deletes the queue pairs to those ranks and what openib knows of them; the card stays open for the
+ * others. All that was sent over them has arrived. 0, or negative errno with `why`: the routes to them
+ * cannot be built anew in this epoch. */
+int sv_openib_drop(const struct sv_ranks *peers, char *why, size_t size);
 /* Closes it: live registrations, endpoints, module, component, library. 0, or -EBUSY with the
  * descriptors still open in `why` (then *open_count says how many). The caller has drained. */
 int sv_openib_close(char *why, size_t size, int *open_count);

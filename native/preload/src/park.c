@@ -60,11 +60,11 @@ static struct drain_post count_now(void)
 {
     struct drain_post now = {0};
     for (int via = 0; via < SV_VIAS; via++) {
-        const struct sv_traffic *t = &sv_proxy.traffic[via];
-        now.sent += t->sent;
-        now.received += t->received;
-        now.outstanding += (uint64_t)t->outstanding;
-        now.in_hand += (uint64_t)t->in_hand;
+        const struct sv_traffic t = sv_proxy_traffic(via);
+        now.sent += t.sent;
+        now.received += t.received;
+        now.outstanding += (uint64_t)t.outstanding;
+        now.in_hand += (uint64_t)t.in_hand;
     }
     return now;
 }
@@ -194,7 +194,7 @@ static int join(void)
     struct sv_want newer;
     int state;
     sv_proxy.polling = true;
-    sv_join_begin();
+    sv_join_begin(NULL);
     while (0 == (state = sv_join_state(sv_status.detail, sizeof(sv_status.detail)))) {
         if (sv_link_want(sv_handled_cycle, sv_handled_step, &newer)) {
             return -ECANCELED;

@@ -3,6 +3,7 @@
  * No lock, no system call; cookies come from a free list that only ever grows. */
 #include "proxy.h"
 
+#include "arrivals.h"
 #include "cookie.h"
 #include "cycle.h"
 #include "registration.h"
@@ -17,6 +18,20 @@ atomic_int sv_pending;
 mca_btl_base_module_t *sv_proxy_real(int via)
 {
     return SV_VIA_OPENIB == via ? sv_proxy.openib : sv_proxy.tcp[0];
+}
+
+struct sv_traffic sv_proxy_traffic(int via)
+{
+    struct sv_traffic sum = sv_proxy.traffic[via];
+    for (const sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
+        sum.sent += e->sent[via];
+        sum.sent_bytes += e->sent_bytes[via];
+        sum.outstanding += e->outstanding[via];
+    }
+    if (SV_VIA_OPENIB == via) {
+        sum.received += sv_arrivals_count();
+    }
+    return sum;
 }
 
 /* ---- cookies: what the PML's completion needs, while ours stands in the descriptor ---- */
@@ -46,13 +61,12 @@ static void send_done(mca_btl_base_module_t *module, sv_endpoint_t *real, mca_bt
     struct sv_cookie *cookie = descriptor->des_cbdata;
     const mca_btl_base_completion_fn_t callback = cookie->callback;
     sv_endpoint_t *endpoint = cookie->endpoint;
-    struct sv_traffic *traffic = &sv_proxy.traffic[cookie->via];
 
     descriptor->des_cbfunc = callback;
     descriptor->des_cbdata = cookie->data;
-    traffic->outstanding--;
+    endpoint->outstanding[cookie->via]--;
     if (!cookie->btl_owns) {
-        traffic->in_hand++; /* back with the caller until it frees it */
+        sv_proxy.traffic[cookie->via].in_hand++; /* back with the caller until it frees it */
     }
     sv_cookie_put(cookie);
     sv_proxy.depth++;
@@ -128,7 +142,6 @@ static inline __attribute__((always_inline)) int send_by(const int via, mca_btl_
                                                          mca_btl_base_descriptor_t *descriptor,
                                                          mca_btl_base_tag_t tag)
 {
-    struct sv_traffic *traffic = &sv_proxy.traffic[via];
     struct sv_cookie *cookie = sv_cookie_get();
     if (sv_unlikely(NULL == cookie)) {
         return OPAL_ERR_OUT_OF_RESOURCE;
@@ -145,11 +158,10 @@ static inline __attribute__((always_inline)) int send_by(const int via, mca_btl_
     cookie->btl_owns = btl_owns;
     descriptor->des_cbfunc = send_done;
     descriptor->des_cbdata = cookie;
-    traffic->in_hand--;
-    traffic->outstanding++;
-    traffic->sent += counted;
+    sv_proxy.traffic[via].in_hand--;
+    endpoint->outstanding[via]++;
     endpoint->sent[via] += counted;
-    traffic->sent_bytes += bytes;
+    endpoint->sent_bytes[via] += bytes;
 
     const int rc = real->btl_send(real, to, descriptor, tag);
     if (sv_likely(0 == rc) || cookie->sequence != sequence) {
@@ -157,14 +169,13 @@ static inline __attribute__((always_inline)) int send_by(const int via, mca_btl_
     }
     /* Not 0 and the callback has not fired: it will not (btl_tcp_endpoint.c returns 1 for "sent,
      * no callback"), or the send failed. */
-    traffic->outstanding--;
+    endpoint->outstanding[via]--;
     if (rc < 0) {
-        traffic->sent -= counted;
         endpoint->sent[via] -= counted;
-        traffic->sent_bytes -= bytes;
+        endpoint->sent_bytes[via] -= bytes;
     }
     if (rc < 0 || !btl_owns) {
-        traffic->in_hand++;
+        sv_proxy.traffic[via].in_hand++;
         descriptor->des_cbfunc = cookie->callback;
         descriptor->des_cbdata = cookie->data;
     }
@@ -197,10 +208,8 @@ static int proxy_sendi(mca_btl_base_module_t *module, sv_endpoint_t *endpoint, s
                                    tag, descriptor);
     if (sv_likely(0 == rc)) {
         const int via = endpoint->via;
-        struct sv_traffic *traffic = &sv_proxy.traffic[via];
-        traffic->sent++;
         endpoint->sent[via]++;
-        traffic->sent_bytes += header_size + payload_size;
+        endpoint->sent_bytes[via] += header_size + payload_size;
     } else if (descriptor) {
         took(*descriptor, endpoint->via);
     }
@@ -214,7 +223,7 @@ void sv_rdma_done(mca_btl_base_module_t *module, sv_endpoint_t *real, void *loca
 {
     struct sv_cookie *cookie = context;
     const struct sv_cookie kept = *cookie;
-    sv_proxy.traffic[kept.via].outstanding--;
+    kept.endpoint->outstanding[kept.via]--;
     sv_cookie_put(cookie);
     sv_proxy.depth++;
     kept.rdma_callback(&sv_proxy.module, kept.endpoint, local_address, kept.local_handle, kept.context, kept.data,
@@ -248,7 +257,7 @@ static struct sv_cookie *rdma_cookie(sv_endpoint_t *endpoint, int via, sv_handle
         cookie->local_handle = local_handle;
         cookie->endpoint = endpoint;
         cookie->via = via;
-        sv_proxy.traffic[via].outstanding++;
+        endpoint->outstanding[via]++;
     }
     return cookie;
 }
@@ -256,7 +265,7 @@ static struct sv_cookie *rdma_cookie(sv_endpoint_t *endpoint, int via, sv_handle
 static int rdma_started(struct sv_cookie *cookie, int rc)
 {
     if (sv_unlikely(rc < 0)) {
-        sv_proxy.traffic[cookie->via].outstanding--;
+        cookie->endpoint->outstanding[cookie->via]--;
         sv_cookie_put(cookie);
     }
     return rc;
@@ -272,7 +281,7 @@ static int proxy_put(mca_btl_base_module_t *module, sv_endpoint_t *endpoint, voi
     if (sv_unlikely(NULL == cookie)) {
         return OPAL_ERR_OUT_OF_RESOURCE;
     }
-    sv_proxy.traffic[via].sent_bytes += size;
+    endpoint->sent_bytes[via] += size;
     if (sv_unlikely(NULL == card)) {
         return rdma_started(cookie, sv_remote_put(endpoint, local_address, remote_address, size, cookie));
     }
@@ -382,11 +391,10 @@ int sv_proxy_progress(void)
 static int proxy_finalize(mca_btl_base_module_t *module)
 {
     sv_cycle_finalize();
+    const struct sv_traffic card = sv_proxy_traffic(SV_VIA_OPENIB), tcp = sv_proxy_traffic(SV_VIA_TCP);
     sv_info("finalize: epoch %u, openib sent %llu received %llu, tcp sent %llu received %llu, %u live registrations",
-            sv_proxy.epoch, (unsigned long long)sv_proxy.traffic[SV_VIA_OPENIB].sent,
-            (unsigned long long)sv_proxy.traffic[SV_VIA_OPENIB].received,
-            (unsigned long long)sv_proxy.traffic[SV_VIA_TCP].sent,
-            (unsigned long long)sv_proxy.traffic[SV_VIA_TCP].received, sv_registration_count());
+            sv_proxy.epoch, (unsigned long long)card.sent, (unsigned long long)card.received,
+            (unsigned long long)tcp.sent, (unsigned long long)tcp.received, sv_registration_count());
     sv_proxy.polling = false;
     sv_proxy.finalized = true;
     if (sv_proxy.openib) {

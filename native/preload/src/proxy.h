@@ -9,6 +9,7 @@
 
 #include "log.h"
 #include "opal_symbols.h"
+#include "ranks.h"
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -38,6 +39,8 @@ typedef struct mca_btl_base_registration_handle_t sv_handle_t;
 
 enum { SV_VIA_OPENIB = 0, SV_VIA_TCP = 1, SV_VIAS = 2 };
 
+/* Of all peers together. What is counted by peer stands in the endpoints instead and is added up by
+ * sv_proxy_traffic; these fields then hold only what belongs to no endpoint. */
 struct sv_traffic {
     uint64_t sent, received; /* fragments of the PML, both directions counted where they are sure */
     uint64_t sent_bytes, received_bytes;
@@ -45,7 +48,8 @@ struct sv_traffic {
     int64_t in_hand;     /* allocated from the BTL, not yet sent or freed */
 };
 
-/* The real BTLs have their own idea of this struct; ours wraps theirs. */
+/* The real BTLs have their own idea of this struct; ours wraps theirs. Never freed: the thread that
+ * talks to the agent reads the counters. A peer that is gone has no proc. */
 struct mca_btl_base_endpoint_t {
     mca_btl_base_module_t *module;                /* where new traffic to this peer goes now */
     struct mca_btl_base_endpoint_t *real;         /* its endpoint there */
@@ -56,6 +60,9 @@ struct mca_btl_base_endpoint_t {
     uint32_t peer;         /* rank in MPI_COMM_WORLD */
     uint32_t owner_epoch;  /* the peer's epoch: which of its handles are current */
     uint64_t sent[SV_VIAS]; /* fragments of the PML to this peer */
+    uint64_t sent_bytes[SV_VIAS];
+    int64_t outstanding[SV_VIAS];
+    uint64_t received_before; /* over openib, in endpoints of openib's that are gone */
     uint64_t sent_at_flip; /* over the present route, when it became the present one */
     bool heard; /* has called this rank after the re-init */
     enum { SV_NOT_JOINED, SV_JOINING, SV_JOINED } join; /* after a re-init, see join.h */
@@ -71,7 +78,8 @@ struct sv_proxy {
     mca_btl_base_component_progress_fn_t openib_progress;
     mca_btl_base_module_t *tcp[SV_MAX_TCP];
     int tcp_count;
-    int via;       /* route of peers met from now on */
+    int via;       /* route of peers met from now on, but for those away */
+    struct sv_ranks away; /* ranks without a card, while this one keeps its own: tcp leads there */
     bool tcp_only; /* nothing but tcp was ever proxied (SYMVIRT_PROXY=tcp) */
     bool polling;  /* openib may be progressed */
     bool rebuilding; /* connected over openib again, not yet routed there */
@@ -82,7 +90,7 @@ struct sv_proxy {
     uint32_t rank, world_size, local_rank;
     opal_jobid_t jobid;
     uint32_t epoch;
-    sv_endpoint_t *endpoints;
+    sv_endpoint_t *_Atomic endpoints;
     struct sv_traffic traffic[SV_VIAS];
     mca_btl_base_module_error_cb_fn_t error_callback;
 };
@@ -100,6 +108,8 @@ void sv_proxy_copy_limits(void);
 int sv_proxy_progress(void);
 int sv_proxy_safe_point(void);
 mca_btl_base_module_t *sv_proxy_real(int via);
+/* All of it: by peer and not. Another thread may ask; it gets what is there at about that time. */
+struct sv_traffic sv_proxy_traffic(int via);
 
 /* endpoint.c */
 int sv_endpoint_add_procs(mca_btl_base_module_t *, size_t, opal_proc_t **, sv_endpoint_t **, opal_bitmap_t *);
@@ -109,8 +119,19 @@ sv_endpoint_t *sv_endpoint_of_rank(uint32_t rank);
 void sv_endpoint_set_epoch(uint32_t rank, uint32_t epoch);
 /* Builds the openib endpoints of all peers that had one. 0, or negative errno with `why`. */
 int sv_endpoint_connect_openib(char *why, size_t size);
+/* Deletes openib's endpoint of one peer, of all; what has come by them stays counted. */
+void sv_endpoint_delete_openib(sv_endpoint_t *endpoint);
 void sv_endpoint_disconnect_openib(void);
 void sv_endpoint_route_all(int via);
+/* Only the routes to `peers`; this rank keeps its own via for all others. */
+void sv_endpoint_route(const struct sv_ranks *peers, int via);
+/* Makes endpoints for those of `peers` that have called this rank over openib, but that the PML has not
+ * asked for yet: openib has endpoints for them. 0, or negative errno with `why`. */
+int sv_endpoint_meet(const struct sv_ranks *peers, char *why, size_t size);
+/* Has this rank been called over openib by peers the PML has not asked for yet? */
+bool sv_endpoint_strangers(void);
+/* Fragments of that rank that have come over openib in the life of the job. */
+uint64_t sv_endpoint_received(uint32_t rank);
 
 /* tcp.c */
 void sv_tcp_adopt(void);

@@ -56,10 +56,10 @@ static int64_t failed_rank(const struct sv_board_set *set, size_t least)
     return -1;
 }
 
-static int post_blob(int error)
+static int post_blob(int error, bool keeps)
 {
     size_t size = 0;
-    const void *blob = error ? NULL : sv_modex_own(&size);
+    const void *blob = error || keeps ? NULL : sv_modex_own(&size);
     struct opened_post *post = malloc(sizeof(*post) + size);
     if (NULL == post) {
         return -ENOMEM;
@@ -79,8 +79,9 @@ static int take_blobs(const struct sv_board_set *set)
     for (uint32_t i = 0; i < set->world_size; i++) {
         struct opened_post post;
         memcpy(&post, set->part[i].bytes, sizeof(post));
+        /* none: the card it has stays open, and what is known of it true */
         if (post.size != set->part[i].size - sizeof(post) ||
-            sv_modex_set_peer(i, set->part[i].bytes + sizeof(post), post.size)) {
+            (post.size && sv_modex_set_peer(i, set->part[i].bytes + sizeof(post), post.size))) {
             snprintf(sv_status.detail, sizeof(sv_status.detail), "the address card of rank %u is damaged", i);
             return -EPROTO;
         }
@@ -157,13 +158,19 @@ int sv_rebuild_open(void)
     sv_join_listen();
     int rc = sv_openib_open(sv_status.detail, sizeof(sv_status.detail));
     sv_status.timing_us[SV_TIMING_LOAD] = sv_since(start);
-    const int posted = post_blob(rc);
+    const int posted = post_blob(rc, false);
     if (0 == rc && posted) {
         snprintf(sv_status.detail, sizeof(sv_status.detail), "posting the address card: %s", strerror(-posted));
         rc = posted;
-        post_blob(rc); /* the others must hear of it, not wait */
+        post_blob(rc, false); /* the others must hear of it, not wait */
     }
     return rc;
+}
+
+int sv_rebuild_keep(void)
+{
+    sv_join_listen();
+    return post_blob(0, true);
 }
 
 int sv_rebuild_connect(int rc)

@@ -16,7 +16,9 @@ void sv_rebuild_attempt(unsigned attempt);
 
 /* Loads openib in a new epoch and posts its address card, or the failure. */
 int sv_rebuild_open(void);
-/* When the "blob" set is complete: adds the peers, registers live memory again, posts the handles,
+/* Of a rank whose card stays open: posts that it has no new address card. 0 or negative errno. */
+int sv_rebuild_keep(void);
+/* When the "blob" set is complete: adds the peers without an endpoint, registers live memory again, posts the handles,
  * or the failure. `opened` is what sv_rebuild_open returned. */
 int sv_rebuild_connect(int opened);
 /* When the "handles" set is complete: from here on every peer can be reached over openib. */

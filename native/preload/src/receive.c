@@ -2,6 +2,7 @@
 /* Receiving: a trampoline stands in the active-message table and turns the real module into the
  * proxy, for ob1 looks modules up by pointer and aborts on one it does not know
  * (pml_ob1_recvreq.c). Other BTLs pass through. */
+#include "arrivals.h"
 #include "proxy.h"
 
 struct registration {
@@ -26,24 +27,28 @@ static inline __attribute__((always_inline)) void receive(const bool counted, mc
                                                           mca_btl_base_descriptor_t *descriptor, void *data)
 {
     const struct registration *registration = data;
-    struct sv_traffic *traffic;
+    const void *outer = NULL;
     if (sv_likely(module == sv_proxy.openib)) {
-        traffic = &sv_proxy.traffic[SV_VIA_OPENIB];
-    } else if (is_tcp(module)) {
-        traffic = &sv_proxy.traffic[SV_VIA_TCP];
-    } else {
-        traffic = NULL; /* vader, self: nothing to do with a card */
-    }
-    if (sv_likely(NULL != traffic)) {
         if (counted) {
-            traffic->received++;
+            sv_arrivals_note(descriptor);
         }
-        traffic->received_bytes += descriptor->des_segments[0].seg_len;
+        sv_proxy.traffic[SV_VIA_OPENIB].received_bytes += descriptor->des_segments[0].seg_len;
         module = &sv_proxy.module;
-    }
+        if (sv_unlikely(NULL != sv_arrivals_outer)) {
+            outer = sv_arrivals_outer;
+            sv_arrivals_outer = NULL; /* the callback may take in others */
+        }
+    } else if (is_tcp(module)) {
+        sv_proxy.traffic[SV_VIA_TCP].received += counted;
+        sv_proxy.traffic[SV_VIA_TCP].received_bytes += descriptor->des_segments[0].seg_len;
+        module = &sv_proxy.module;
+    } /* else vader, self: nothing to do with a card */
     sv_proxy.depth++;
     registration->callback(module, tag, descriptor, registration->data);
     sv_proxy.depth--;
+    if (sv_unlikely(NULL != outer)) {
+        sv_arrivals_outer = outer;
+    }
 }
 
 static void trampoline(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, mca_btl_base_descriptor_t *descriptor,

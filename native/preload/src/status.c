@@ -2,6 +2,7 @@
 #include "status.h"
 
 #include "agent_link.h"
+#include "arrivals.h"
 #include "proxy.h"
 #include "registration.h"
 
@@ -18,11 +19,35 @@ void sv_state_counters(struct sv_msg_state *state)
 {
     struct sv_wire_traffic *to[SV_VIAS] = {&state->openib, &state->tcp};
     for (int via = 0; via < SV_VIAS; via++) {
-        const struct sv_traffic *from = &sv_proxy.traffic[via];
-        *to[via] = (struct sv_wire_traffic){from->sent, from->received, from->sent_bytes, from->received_bytes};
+        const struct sv_traffic from = sv_proxy_traffic(via);
+        *to[via] = (struct sv_wire_traffic){from.sent, from.received, from.sent_bytes, from.received_bytes};
     }
     state->registrations = sv_registration_count();
     state->windows = sv_registration_windows();
+    state->whole_only = sv_arrivals_blurred();
+}
+
+uint32_t sv_state_peers(uint32_t first, struct sv_wire_peer *room, uint32_t most, uint32_t *total)
+{
+    uint32_t number = 0, count = 0;
+    for (const sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next, number++) {
+        if (number < first || count == most) {
+            continue;
+        }
+        room[count++] = (struct sv_wire_peer){
+            .rank = e->peer,
+            .route = NULL == e->module           ? SV_ROUTE_NONE
+                     : SV_VIA_TCP == e->via      ? SV_ROUTE_TCP
+                                                 : SV_ROUTE_OPENIB,
+            .epoch = e->owner_epoch,
+            .openib_fragments = e->sent[SV_VIA_OPENIB],
+            .openib_bytes = e->sent_bytes[SV_VIA_OPENIB],
+            .tcp_fragments = e->sent[SV_VIA_TCP],
+            .tcp_bytes = e->sent_bytes[SV_VIA_TCP],
+        };
+    }
+    *total = number;
+    return count;
 }
 
 void sv_publish(enum sv_wire_rank_state what)

@@ -17,6 +17,9 @@ void sv_publish(enum sv_wire_rank_state what);
 void sv_publish_failure(int error);
 /* Traffic counters and registrations as they are now (also from the link's thread). */
 void sv_state_counters(struct sv_msg_state *state);
+/* The peers from number `first` on, at most `most`; returns how many, and in `total` how many there are
+ * (also from the link's thread). */
+uint32_t sv_state_peers(uint32_t first, struct sv_wire_peer *room, uint32_t most, uint32_t *total);
 /* Microseconds since, for a timing field. */
 uint32_t sv_since(uint64_t start_us);
 
