@@ -30,11 +30,13 @@ enum sv_wire_type {
     SV_MSG_POST = 3,  /* struct sv_msg_board + bytes: this rank's part of a board set */
     SV_MSG_BYE = 4,   /* header only: the rank has left MPI_Finalize and gives the board up */
     SV_MSG_LOG = 5,   /* struct sv_msg_log */
+    SV_MSG_PEERS = 6, /* struct sv_msg_peers + entries: in answer to QUERY_PEERS, one or more datagrams */
     /* agent to rank */
     SV_MSG_WELCOME = 16, /* header only: the rank is registered */
     SV_MSG_WANT = 17,    /* struct sv_msg_want: the phase the host wants */
     SV_MSG_BOARD = 18,   /* struct sv_msg_board + bytes: one rank's part of a complete set */
     SV_MSG_QUERY = 19,   /* header only: send STATE now (fresh byte counters) */
+    SV_MSG_QUERY_PEERS = 21, /* header only: send PEERS now */
     SV_MSG_REJECT = 20,  /* struct sv_msg_log: not registered, text says why; the agent closes */
 };
 
@@ -112,6 +114,8 @@ struct sv_msg_state {
     uint32_t open_descriptors; /* /dev/infiniband descriptors and mappings found by the last scan */
     uint32_t live_cycles; /* tear-downs this process has been through */
     uint32_t windows; /* live registrations peers may use with atomics */
+    uint32_t whole_only; /* not 0: cannot tell its peers' traffic apart, so changes all its routes or none */
+    uint32_t reserved;
     char detail[160];
 };
 
@@ -143,6 +147,27 @@ struct sv_msg_want {
     struct sv_msg_header h; /* (cycle, step) grows; an older pair than the last is ignored */
     uint32_t phase;
     uint32_t flags;
+    /* RUN_TCP and RUN_OPENIB of a rank that runs: bit r % 8 of byte r / 8 stands for rank r of
+     * MPI_COMM_WORLD. The ranks whose bit is set change the routes to all their peers, the others only
+     * those to ranks whose bit is set. No bit set: all ranks change all routes. */
+    unsigned char moving[SV_WIRE_MAX_WORLD / 8];
+};
+
+/* One peer of the rank, as it is now. */
+struct sv_wire_peer {
+    uint32_t rank;
+    uint32_t route; /* enum sv_wire_route: where new traffic to it goes */
+    uint32_t epoch; /* the peer's: which of its registration handles are current */
+    uint32_t reserved;
+    uint64_t openib_fragments, openib_bytes; /* sent to it, put and get included in the bytes */
+    uint64_t tcp_fragments, tcp_bytes;
+};
+
+struct sv_msg_peers {
+    struct sv_msg_header h;
+    uint32_t first; /* number of the first entry here */
+    uint32_t total; /* entries in all; the last datagram is the one with first + its entries == total */
+    /* (h.length - 8) / sizeof(struct sv_wire_peer) entries follow */
 };
 
 struct sv_msg_log {
@@ -153,9 +178,11 @@ struct sv_msg_log {
 
 _Static_assert(sizeof(struct sv_msg_header) == 24, "wire layout");
 _Static_assert(sizeof(struct sv_msg_hello) == 24 + 24 + 64 + 32 + 32 + 128, "wire layout");
-_Static_assert(sizeof(struct sv_msg_state) == 24 + 16 + 32 + 64 + 16 + 160, "wire layout");
+_Static_assert(sizeof(struct sv_msg_state) == 24 + 16 + 32 + 64 + 24 + 160, "wire layout");
 _Static_assert(sizeof(struct sv_msg_board) == 24 + 40, "wire layout");
-_Static_assert(sizeof(struct sv_msg_want) == 32, "wire layout");
+_Static_assert(sizeof(struct sv_msg_want) == 32 + 512, "wire layout");
+_Static_assert(sizeof(struct sv_wire_peer) == 48, "wire layout");
+_Static_assert(sizeof(struct sv_msg_peers) == 32, "wire layout");
 _Static_assert(sizeof(struct sv_msg_log) == 24 + 256, "wire layout");
 
 #endif
