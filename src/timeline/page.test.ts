@@ -16,6 +16,7 @@ function rank(n: number): RankSpan {
     rank: n,
     vm: n < 2 ? "vm1" : "vm2",
     timings: { late: 3000, drain: 9000, teardown: 30_000, held: 4_000_000, load: 60_000, connect: 54_000 },
+    moved: true,
     before: { route: "openib", epoch: 1, openib: traffic, tcp: idle },
     after: { route: "openib", epoch: 2, openib: traffic, tcp: idle },
   };

@@ -22,7 +22,13 @@ function killedIn(w: FakeCluster, phases: string[], strategy: "live" | "park" = 
       {
         job: "job.1",
         worldSize: 4,
-        ranks: [0, 1, 2, 3].map((rank) => ({ rank, vm: rank < 2 ? "vm1" : "vm2", epoch: 1, tcpOnly: false })),
+        ranks: [0, 1, 2, 3].map((rank) => ({
+          rank,
+          vm: rank < 2 ? "vm1" : "vm2",
+          epoch: 1,
+          tcpOnly: false,
+          away: false,
+        })),
       },
     ],
   };
