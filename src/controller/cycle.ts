@@ -412,7 +412,7 @@ function finish(state: CycleState): Step {
       const ranks = perPeer ? `the ranks on ${vm}` : `the ranks of the jobs of ${vm} on ${to}`;
       return end(state, "done", `${ranks} run over openib again`, false);
     }
-    const overTcp = `, ${perPeer ? "its ranks over tcp, the others over openib" : "its job over tcp"}: \`symvirt recover ${vm}\` brings openib back once there is a card`;
+    const overTcp = `, ${perPeer ? "its ranks over tcp with every peer" : "its job over tcp"}: \`symvirt recover ${vm}\` brings openib back once there is a card`;
     // A parked job is always on its own route again; one that is live may have none but tcp.
     const onTcp = strategy === "live" && !comeBack;
     const ranks = !hasJobs ? "" : onTcp ? overTcp : ", its ranks over openib";
