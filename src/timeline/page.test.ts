@@ -140,6 +140,13 @@ describe("rankBands", () => {
     ]);
   });
 
+  it("shows openib all the time for a rank that kept it, under strategy live", () => {
+    const stayed = { ...rank(2), moved: false, timings: { ...rank(2).timings, held: 0 } };
+    expect(rankBands({ ...cycle(), strategy: "live" }, stayed, 0, 7000)).toEqual([
+      { band: "openib", fromMs: 0, toMs: 7000 },
+    ]);
+  });
+
   it("shows one route when the rank was never held", () => {
     const timings = { late: 0, drain: 0, teardown: 0, held: 0, load: 0, connect: 0 };
     expect(rankBands(cycle(), { ...rank(0), timings }, 0, 100)).toEqual([

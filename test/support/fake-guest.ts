@@ -51,6 +51,8 @@ export class FakeGuest {
   mute = false;
   /** live: ranks take long to tear down, see letTearDown. */
   stuckTearDown = false;
+  /** Lies: instead of its own ranks' pictures of their peers it tells one of this rank. */
+  tellsPeersFor: FakeRank | undefined;
   wants: Want[] = [];
   statesSeen: string[] = [];
   /** live: orders that a rank must never get. */
@@ -236,7 +238,9 @@ export class FakeGuest {
     }
     if (message.session !== this.#session) return;
     if (message.type === "query") {
-      if (message.peers === true) for (const rank of this.ranks) this.#tellPeers(rank, message.id);
+      if (message.peers === true)
+        for (const rank of this.tellsPeersFor === undefined ? this.ranks : [this.tellsPeersFor])
+          this.#tellPeers(rank, message.id);
       this.tell(message.id);
     }
     if (message.type === "want") this.#want(message);
