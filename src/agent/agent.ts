@@ -16,7 +16,16 @@ import { openHostPort } from "./open-host-port.js";
 import { PostAttach } from "./post-attach.js";
 import type { RankConnection } from "./rank-connection.js";
 import { RankServer } from "./rank-server.js";
-import { encodeQuery, encodeWelcome, type RankHello, type RankMessage, type RankPost } from "./rank-wire.js";
+import { PeerQuery } from "./peer-query.js";
+import {
+  encodeQuery,
+  encodeQueryPeers,
+  encodeWelcome,
+  type RankHello,
+  type RankMessage,
+  type RankPeers,
+  type RankPost,
+} from "./rank-wire.js";
 import { ReleaseWatch, usesCard } from "./release-watch.js";
 import { atMostEvery } from "./throttle.js";
 
@@ -43,6 +52,8 @@ export interface AgentOptions {
 interface Query {
   id: number;
   waiting: Set<RankConnection>;
+  /** The ranks' pictures of their peers, when those were asked for. */
+  peers: PeerQuery<RankConnection> | undefined;
   timer: NodeJS.Timeout;
 }
 
@@ -105,7 +116,7 @@ export class Agent {
         again: () => this.#sendFullState(),
         want: (want) => this.#want(want),
         board: (part) => this.#board(part),
-        query: (id) => this.#query(id),
+        query: (id, peers) => this.#query(id, peers),
         congested: (congested) => this.#congested(congested),
         failed: options.failed,
       },
@@ -164,13 +175,16 @@ export class Agent {
         for (const query of this.#queries) this.#answered(query, connection);
         this.#ranksChanged();
         break;
+      case "peers":
+        this.#peers(connection, rank, message);
+        break;
       case "post":
         this.#post(connection, rank, message);
         break;
       case "bye":
         this.#log.info({ job: rank.job, rank: rank.rank }, "rank left");
         this.#jobs.bye(connection);
-        for (const query of this.#queries) this.#answered(query, connection);
+        this.#gone(connection);
         this.#ranksChanged();
         break;
       case "log":
@@ -206,7 +220,7 @@ export class Agent {
       { job: rank.job, rank: rank.rank, pid: rank.pid },
       "rank lost: its connection ended without a bye",
     );
-    for (const query of this.#queries) this.#answered(query, connection);
+    this.#gone(connection);
     this.#ranksChanged();
   }
 
@@ -223,7 +237,7 @@ export class Agent {
 
   /** The host has asked for the card's release, or ranks are away from it. */
   #cycleIsOn(): boolean {
-    if (this.#intents.parking) return true;
+    if (this.#intents.wantsRelease((job, ranks) => this.#jobs.hasAny(job, ranks))) return true;
     for (const { report } of this.#jobs.live())
       if (report.state === "parked" || report.state === "failed") return true;
     return false;
@@ -245,10 +259,19 @@ export class Agent {
   }
 
   #want(want: Want): void {
+    const worldSize = this.#jobs.worldSize(want.job);
+    const beyond = want.moving?.find((rank) => worldSize !== undefined && rank >= worldSize);
+    if (beyond !== undefined) {
+      this.#sometimes(() => this.#log.warn({ job: want.job, rank: beyond, worldSize }, "want not taken"));
+      return;
+    }
     const datagram = this.#intents.want(want);
     if (datagram === undefined) return;
-    const { job, cycle, step, phase } = want;
-    this.#log.info({ job, cycle, step, phase }, "the host wants");
+    const { job, cycle, step, phase, moving } = want;
+    this.#log.info(
+      { job, cycle, step, phase, ...(moving === undefined ? {} : { moving }) },
+      "the host wants",
+    );
     this.#jobs.advance(job, want);
     for (const { peer } of this.#jobs.live(job)) peer.send(datagram);
     this.#ranksChanged();
@@ -267,7 +290,7 @@ export class Agent {
     for (const { peer } of this.#jobs.live(part.job)) peer.send(datagram);
   }
 
-  #query(id: number): void {
+  #query(id: number, peers: boolean): void {
     if (this.#queries.size >= MAX_QUERIES) {
       this.#sometimes(() => this.#log.warn({ id }, "too many queries at once"));
       return;
@@ -275,20 +298,43 @@ export class Agent {
     const query: Query = {
       id,
       waiting: new Set(),
+      peers: peers ? new PeerQuery() : undefined,
       timer: setTimeout(() => this.#finish(query), QUERY_DEADLINE_MS),
     };
     this.#queries.add(query);
-    const datagram = encodeQuery();
     for (const { peer, report } of this.#jobs.live()) {
       if (report.state === "inert") continue;
       query.waiting.add(peer);
-      peer.send(datagram);
+      query.peers?.ask(peer);
+      if (peers) peer.send(encodeQueryPeers());
+      peer.send(encodeQuery());
     }
-    if (query.waiting.size === 0) this.#finish(query);
+    this.#finishIfAnswered(query);
   }
 
   #answered(query: Query, connection: RankConnection): void {
-    if (query.waiting.delete(connection) && query.waiting.size === 0) this.#finish(query);
+    if (query.waiting.delete(connection)) this.#finishIfAnswered(query);
+  }
+
+  /** A part of a rank's picture goes to the host as it comes; the agent keeps none. */
+  #peers(connection: RankConnection, rank: Rank<RankConnection>, { first, total, peers }: RankPeers): void {
+    for (const query of this.#queries) {
+      if (query.peers?.take(connection, { first, total, count: peers.length }) !== true) continue;
+      this.#host.peers({ answer: query.id, job: rank.job, rank: rank.rank, first, total, peers });
+      this.#finishIfAnswered(query);
+    }
+  }
+
+  /** Nothing more comes from this connection. */
+  #gone(connection: RankConnection): void {
+    for (const query of this.#queries) {
+      const waited = query.waiting.delete(connection);
+      if (query.peers?.forget(connection) === true || waited) this.#finishIfAnswered(query);
+    }
+  }
+
+  #finishIfAnswered(query: Query): void {
+    if (query.waiting.size === 0 && (query.peers?.isComplete ?? true)) this.#finish(query);
   }
 
   #finish(query: Query): void {

@@ -59,10 +59,14 @@ export class HostIntents {
     return this.#jobs.get(job)?.want;
   }
 
-  /** True while the host holds some job's ranks away from the card. */
-  get parking(): boolean {
-    for (const { want } of this.#jobs.values())
-      if (want !== undefined && want.phase !== "run-openib") return true;
+  /**
+   * True while the host wants the card of this VM free: some job's ranks, or those of them that `isHere`
+   * says are on this VM, are to be away from it.
+   */
+  wantsRelease(isHere: (job: string, ranks: readonly number[]) => boolean): boolean {
+    for (const [job, { want }] of this.#jobs)
+      if (want !== undefined && want.phase !== "run-openib")
+        if (want.moving === undefined || isHere(job, want.moving)) return true;
     return false;
   }
 

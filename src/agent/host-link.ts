@@ -9,6 +9,7 @@ import {
   ANNOUNCE_SESSION,
   type BoardPart,
   type GuestHello,
+  type GuestPeers,
   type GuestPost,
   type GuestState,
   hostMessage,
@@ -28,7 +29,7 @@ export interface HostLinkEvents {
   again(): void;
   want(want: Want): void;
   board(part: BoardPart): void;
-  query(id: number): void;
+  query(id: number, peers: boolean): void;
   /** True: stop taking posts; false: go on. */
   congested(congested: boolean): void;
   failed(error: unknown): void;
@@ -81,6 +82,11 @@ export class HostLink {
   post(post: Omit<GuestPost, "type" | "session">): void {
     if (this.#session === undefined) return;
     this.#send({ type: "post", session: this.#session, ...post } satisfies GuestPost);
+  }
+
+  peers(peers: Omit<GuestPeers, "type" | "session">): void {
+    if (this.#session === undefined) return;
+    this.#send({ type: "peers", session: this.#session, ...peers } satisfies GuestPeers);
   }
 
   close(): void {
@@ -150,7 +156,7 @@ export class HostLink {
         events.board(message);
         break;
       case "query":
-        events.query(message.id);
+        events.query(message.id, message.peers === true);
         break;
     }
   }
@@ -182,7 +188,7 @@ export class HostLink {
     };
   }
 
-  #send(message: GuestHello | GuestState | GuestPost): void {
+  #send(message: GuestHello | GuestState | GuestPost | GuestPeers): void {
     this.#port.write(encodeLine(message));
     if (this.#port.queuedBytes >= HIGH_WATER_BYTES) this.#setCongested(true);
   }

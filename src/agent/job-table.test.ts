@@ -112,6 +112,7 @@ describe("JobTable", () => {
       tcp: none,
       registrations: 0,
       windows: 0,
+      wholeOnly: false,
       openDescriptors: 0,
       detail: "",
     });
@@ -175,10 +176,22 @@ describe("HostIntents", () => {
     expect(intents.board(board(2, "beyond", 2))).toBe("invalid");
     expect(intents.board(board(2, "", 5))).toBe("invalid");
     expect(intents.replay("j").map((d) => d.readUInt16LE(6))).toEqual([18, 17]);
-    expect(intents.parking).toBe(true);
+    expect(intents.wantsRelease(() => false)).toBe(true);
     intents.forget();
     expect(intents.replay("j")).toEqual([]);
-    expect(intents.parking).toBe(false);
+    expect(intents.wantsRelease(() => true)).toBe(false);
+  });
+
+  it("wants the card free of the moving ranks only, and replays who they are", () => {
+    const intents = new HostIntents();
+    const here = (ranks: number[]) =>
+      intents.wantsRelease((job, moving) => job === "j" && moving.some((r) => ranks.includes(r)));
+    intents.want({ ...want("j", 1), phase: "run-tcp", moving: [1, 9] });
+    expect([here([0, 2]), here([9])]).toEqual([false, true]);
+    const [replayed] = intents.replay("j");
+    expect(replayed?.subarray(32, 34)).toEqual(Buffer.from([0b10, 0b10]));
+    intents.want({ ...want("j", 2), phase: "run-openib", moving: [1, 9] });
+    expect(here([9])).toBe(false);
   });
 
   it("remembers 16 jobs, the latest", () => {

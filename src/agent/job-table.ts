@@ -172,6 +172,17 @@ export class JobTable<Peer extends RankPeer = RankPeer> {
     }
   }
 
+  /** Whether one of these ranks of the job is connected here. */
+  hasAny(job: string, ranks: readonly number[]): boolean {
+    const known = this.#jobs.get(job)?.ranks;
+    return known !== undefined && ranks.some((rank) => known.get(rank)?.peer !== undefined);
+  }
+
+  /** Ranks of the job in all its VMs; undefined while none of them has registered here. */
+  worldSize(job: string): number | undefined {
+    return this.#jobs.get(job)?.worldSize;
+  }
+
   reports(): JobReport[] {
     return Array.from(this.#jobs, ([job, { uid, worldSize, ranks }]) => ({
       job,
@@ -250,6 +261,7 @@ function firstReport(hello: RankHello): RankReport {
     openDescriptors: 0,
     registrations: 0,
     windows: 0,
+    wholeOnly: false,
     timings: { late: 0, drain: 0, teardown: 0, held: 0, load: 0, connect: 0 },
     openib: none,
     tcp: none,

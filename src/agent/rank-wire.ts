@@ -3,7 +3,14 @@
  * trusts nothing: a datagram that breaks any rule of the header throws a WireError. Host byte order is
  * little endian on every machine symvirt runs on (x86-64, aarch64).
  */
-import type { RankPhase, RankStateName, RankTimings, Route, Traffic } from "../protocol/messages.js";
+import type {
+  PeerReport,
+  RankPhase,
+  RankStateName,
+  RankTimings,
+  Route,
+  Traffic,
+} from "../protocol/messages.js";
 
 const MAGIC = 0x314d5653;
 export const WIRE_VERSION = 1;
@@ -22,14 +29,19 @@ const Type = {
   post: 3,
   bye: 4,
   log: 5,
+  peers: 6,
   welcome: 16,
   want: 17,
   board: 18,
   query: 19,
   reject: 20,
+  queryPeers: 21,
 } as const;
 const HELLO_BODY = 24 + JOB + 32 + 32 + 128;
-const STATE_BODY = 16 + 32 + 64 + 16 + 160;
+const STATE_BODY = 16 + 32 + 64 + 24 + 160;
+const WANT_BODY = 8 + MAX_WORLD / 8;
+const PEERS_FIXED = 8;
+const PEER = 48;
 const LOG_BODY = 256;
 
 const HelloFlag = { inert: 1, tcpOnly: 2 } as const;
@@ -80,6 +92,7 @@ export interface RankState {
   tcp: Traffic;
   registrations: number;
   windows: number;
+  wholeOnly: boolean;
   openDescriptors: number;
   detail: string;
 }
@@ -101,7 +114,15 @@ export interface RankLog {
   text: string;
 }
 
-export type RankMessage = RankHello | RankState | RankPost | RankLog | { type: "bye" };
+/** A part of the rank's picture of its peers: entries `first` and on, of `total`. */
+export interface RankPeers {
+  type: "peers";
+  first: number;
+  total: number;
+  peers: PeerReport[];
+}
+
+export type RankMessage = RankHello | RankState | RankPost | RankLog | RankPeers | { type: "bye" };
 
 /** Decodes one datagram of a rank; throws WireError. */
 export function decodeRankDatagram(datagram: Buffer): RankMessage {
@@ -130,6 +151,8 @@ export function decodeRankDatagram(datagram: Buffer): RankMessage {
       return { type: "bye" };
     case Type.log:
       return decodeLog(body);
+    case Type.peers:
+      return decodePeers(body);
     default:
       throw new WireError(`type ${type} is not for the agent`);
   }
@@ -184,21 +207,24 @@ function decodeState(b: Buffer, cycle: number, step: number): RankState {
     registrations: b.readUInt32LE(112),
     openDescriptors: b.readUInt32LE(116),
     windows: b.readUInt32LE(124),
-    detail: printable(fixedString(b, 128, 160, "detail")),
+    wholeOnly: b.readUInt32LE(128) !== 0,
+    detail: printable(fixedString(b, 136, 160, "detail")),
   };
 }
 
 function decodeTraffic(b: Buffer, at: number): Traffic {
-  const counter = (i: number) => {
-    const value = b.readBigUInt64LE(at + 8 * i);
-    return value > BigInt(Number.MAX_SAFE_INTEGER) ? Number.MAX_SAFE_INTEGER : Number(value);
-  };
   return {
-    sentFragments: counter(0),
-    receivedFragments: counter(1),
-    sentBytes: counter(2),
-    receivedBytes: counter(3),
+    sentFragments: readCounter(b, at),
+    receivedFragments: readCounter(b, at + 8),
+    sentBytes: readCounter(b, at + 16),
+    receivedBytes: readCounter(b, at + 24),
   };
+}
+
+/** A counter as a JSON number: those beyond 2^53 stop there. */
+function readCounter(b: Buffer, at: number): number {
+  const value = b.readBigUInt64LE(at);
+  return value > BigInt(Number.MAX_SAFE_INTEGER) ? Number.MAX_SAFE_INTEGER : Number(value);
 }
 
 function decodePost(b: Buffer, cycle: number, step: number): RankPost {
@@ -224,6 +250,33 @@ function decodeLog(b: Buffer): RankLog {
   const level = LEVELS[b.readUInt32LE(0)];
   if (level === undefined) throw new WireError(`unknown log level ${b.readUInt32LE(0)}`);
   return { type: "log", level, text: printable(fixedString(b, 4, 252, "text")) };
+}
+
+function decodePeers(b: Buffer): RankPeers {
+  const bytes = b.length - PEERS_FIXED;
+  if (bytes < 0 || bytes % PEER !== 0) throw new WireError(`peers of ${b.length} bytes is no whole number`);
+  const first = b.readUInt32LE(0);
+  const total = b.readUInt32LE(4);
+  const count = bytes / PEER;
+  if (total > MAX_WORLD) throw new WireError(`${total} peers are more than ${MAX_WORLD}`);
+  if (first + count > total) throw new WireError(`peers ${first}+${count} are outside of their ${total}`);
+  if (count === 0 && total !== 0) throw new WireError("peers without an entry");
+  const peers = Array.from({ length: count }, (_, i) => decodePeer(b, PEERS_FIXED + PEER * i));
+  return { type: "peers", first, total, peers };
+}
+
+function decodePeer(b: Buffer, at: number): PeerReport {
+  const rank = b.readUInt32LE(at);
+  if (rank >= MAX_WORLD) throw new WireError(`peer ${rank} is out of range`);
+  const route = ROUTES[b.readUInt32LE(at + 4)];
+  if (route === undefined) throw new WireError(`unknown route ${b.readUInt32LE(at + 4)}`);
+  return {
+    rank,
+    route,
+    epoch: b.readUInt32LE(at + 8),
+    openib: { fragments: readCounter(b, at + 16), bytes: readCounter(b, at + 24) },
+    tcp: { fragments: readCounter(b, at + 32), bytes: readCounter(b, at + 40) },
+  };
 }
 
 function expectBody(body: Buffer, bytes: number, name: string): void {
@@ -264,15 +317,25 @@ export function encodeQuery(): Buffer {
   return header(Type.query, 0, 0, 0);
 }
 
+export function encodeQueryPeers(): Buffer {
+  return header(Type.queryPeers, 0, 0, 0);
+}
+
 export function encodeWant(want: {
   cycle: number;
   step: number;
   phase: RankPhase;
   quietComplete: boolean;
+  /** Absent: all ranks, which on this wire is a bitmap of zeros. */
+  moving?: readonly number[] | undefined;
 }): Buffer {
-  const b = header(Type.want, want.cycle, want.step, 8);
+  const b = header(Type.want, want.cycle, want.step, WANT_BODY);
   b.writeUInt32LE(PHASES[want.phase], HEADER);
   b.writeUInt32LE(want.quietComplete ? 1 : 0, HEADER + 4);
+  for (const rank of want.moving ?? []) {
+    const at = HEADER + 8 + (rank >> 3);
+    b.writeUInt8(b.readUInt8(at) | (1 << (rank & 7)), at);
+  }
   return b;
 }
 

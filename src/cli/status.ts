@@ -1,7 +1,8 @@
 /** `symvirt status`: VMs, agents, jobs and the running cycle. */
 import { Command } from "commander";
 import { Controller } from "../controller/script.js";
-import type { JobStatus, StatusReport, VmStatus } from "../controller/snapshot.js";
+import { rankList } from "../controller/plan-strategy.js";
+import type { JobStatus, RankStatus, StatusReport, VmStatus } from "../controller/snapshot.js";
 import { type ClusterFlags, clusterPathOf, withCluster } from "./shared/options.js";
 import { catchingSignals } from "./shared/stop.js";
 import { data, printJson, style, table } from "./shared/talk.js";
@@ -9,11 +10,12 @@ import { data, printJson, style, table } from "./shared/talk.js";
 export function statusCommand(): Command {
   return withCluster(new Command("status"))
     .description("Show where each VM runs, what its agent says, the jobs' ranks and the running cycle")
-    .addHelpText("after", "\nExample:\n  symvirt status --json")
-    .action(async (flags: ClusterFlags) => {
+    .option("--peers", "also each rank's route to each peer, and the bytes sent to it over openib and tcp")
+    .addHelpText("after", "\nExamples:\n  symvirt status --json\n  symvirt status --peers")
+    .action(async (flags: ClusterFlags & { peers?: boolean }) => {
       await catchingSignals(async ({ signal }) => {
         const controller = await Controller.open(clusterPathOf(flags));
-        const status = await controller.status(signal);
+        const status = await controller.status(signal, { peers: flags.peers === true });
         if (flags.json === true) printJson(status);
         else for (const line of statusLines(status)) data(line);
       }, "stopping");
@@ -22,7 +24,13 @@ export function statusCommand(): Command {
 
 /** The status for people. */
 export function statusLines(status: StatusReport): string[] {
-  return [...cycleLines(status), ...vmLines(status.vms), ...status.jobs.flatMap(jobLines)];
+  const advise = status.running === null && status.interrupted === null;
+  const jobs = status.jobs.flatMap((job) => [
+    ...jobLines(job),
+    ...awayLines(job, advise),
+    ...peerLines(job.ranks),
+  ]);
+  return [...cycleLines(status), ...vmLines(status.vms), ...jobs];
 }
 
 function cycleLines({ running, interrupted }: StatusReport): string[] {
@@ -67,6 +75,29 @@ function jobLines({ job, worldSize, ranks }: JobStatus): string[] {
     r.detail,
   ]);
   return ["", `job ${job}: ${ranks.length} of ${worldSize} ranks`, ...table([head, ...rows])];
+}
+
+/** Which ranks have no route but tcp. While a cycle is on that is its business; otherwise there is something to do. */
+function awayLines({ ranks, away }: JobStatus, advise: boolean): string[] {
+  const count = away.reduce((sum, a) => sum + a.ranks.length, 0);
+  const others = count === ranks.length ? "" : "; the others keep openib among themselves";
+  return away.map((a) => {
+    const text = `${rankList(a.ranks)} on ${a.vm} ${a.ranks.length === 1 ? "runs" : "run"} over tcp with every peer${others}`;
+    return advise ? `${text}; \`symvirt recover ${a.vm}\` brings openib back` : text;
+  });
+}
+
+function peerLines(ranks: readonly RankStatus[]): string[] {
+  if (ranks.every((r) => r.peers === undefined)) return [];
+  const rows = ranks.flatMap(({ rank, vm, peers }) => {
+    const vmOf = (peer: number) => ranks.find((r) => r.rank === peer)?.vm ?? "?";
+    if (peers === null || peers === undefined) return [[`${rank}@${vm}`, "not told", "", "", "", ""]];
+    return peers.map((p) => [
+      ...[`${rank}@${vm}`, `${p.rank}@${vmOf(p.rank)}`, p.route, `${p.epoch}`],
+      ...[megabytes(p.openib.bytes), megabytes(p.tcp.bytes)],
+    ]);
+  });
+  return ["", ...table([["FROM", "TO", "ROUTE", "EPOCH", "OPENIB SENT", "TCP SENT"], ...rows])];
 }
 
 function megabytes(bytes: number): string {

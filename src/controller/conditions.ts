@@ -5,6 +5,7 @@ import type { Card } from "./cluster-file.js";
 import type { Condition } from "./cycle.js";
 import { plainText } from "./plain-text.js";
 import type { Roster } from "./roster.js";
+import { changesRoutes } from "./movers.js";
 import type { CycleTarget } from "./state/journal.js";
 
 export interface ConditionView {
@@ -24,17 +25,24 @@ export interface ConditionView {
 
 export type Verdict = { met: true } | { met: false; late: string[] } | { met: "failed"; why: string };
 
-type TargetRank = CycleTarget["jobs"][number]["ranks"][number] & { job: string };
+type TargetRank = CycleTarget["jobs"][number]["ranks"][number] & {
+  job: string;
+  /** It changes the routes to all its peers; the others only those to such ranks. */
+  moves: boolean;
+};
 
 /** Ranks of the cycle that still matter: jobs that have lost a rank cannot be waited for. */
 export function livingRanks(view: Pick<ConditionView, "target" | "lost">): TargetRank[] {
   return view.target.jobs
     .filter(({ job, ranks }) => !ranks.some((r) => view.lost.has(`${job}/${r.rank}`)))
-    .flatMap(({ job, ranks }) => ranks.map((r) => ({ ...r, job })));
+    .flatMap((job) => job.ranks.map((r) => ({ ...r, job: job.job, moves: changesRoutes(job, r.rank) })));
 }
 
 /** The rank's own last words, only from the VM it was on when the cycle began: what others say of it is not heard. */
-export function reportOf(roster: Roster, rank: TargetRank): RankReport | undefined {
+export function reportOf(
+  roster: Roster,
+  rank: Pick<TargetRank, "vm" | "job" | "rank">,
+): RankReport | undefined {
   const job = roster.state(rank.vm)?.jobs.find((j) => j.job === rank.job);
   return job?.ranks.find((r) => r.rank === rank.rank);
 }
@@ -59,14 +67,21 @@ export function rankIs(
     );
   if (!current || report.state !== "running") return false;
   if (rank.tcpOnly || report.tcpOnly) return true;
+  const tornDown = view.board.wasQuiet(rank.job);
+  // It was away from the card at the begin, and is as it was.
+  if (rank.away && !(rank.moves && tornDown)) return true;
   // Torn down in this cycle: it must have come up as a new generation, not be the old one.
-  const renewed = !view.board.wasQuiet(rank.job) || report.epoch > rank.epoch;
+  const renewed = !rank.moves || !tornDown || report.epoch > rank.epoch;
   return report.route === "openib" && renewed;
 }
 
-/** Runs over tcp and has let the card go; a rank that knows no other route has none to leave. */
+/**
+ * Runs over tcp and has let the card go; a rank that knows no other route has none to leave, and one that only
+ * changes its routes to the moving ranks keeps the card for the others.
+ */
 function isOnTcp(rank: TargetRank, report: RankReport): boolean {
   if (report.state !== "running") return false;
+  if (!rank.moves) return true;
   return rank.tcpOnly || report.tcpOnly || (report.route === "tcp" && report.openDescriptors === 0);
 }
 

@@ -18,6 +18,7 @@ const full: CycleShape = {
   getsCards: true,
   hasJobs: true,
   strategy: "park",
+  perPeer: false,
   leave: true,
   comeBack: true,
 };
@@ -394,6 +395,7 @@ describe("any order of events", () => {
       getsCards: fc.boolean(),
       hasJobs: fc.boolean(),
       strategy: fc.constantFrom("live" as const, "park" as const),
+      perPeer: fc.boolean(),
       leave: fc.boolean(),
       comeBack: fc.boolean(),
       to: fc.constantFrom("h1", "h3"),

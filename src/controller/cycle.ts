@@ -27,7 +27,7 @@ export type OpName =
 export type Condition =
   | "quiet"
   | "parked"
-  /** live: every rank runs over tcp and has released the card. */
+  /** live: the ranks that change all their routes run over tcp and have released the card, the others run. */
   | "on-tcp"
   /** live: no rank is closing its old route. */
   | "settled"
@@ -101,7 +101,9 @@ export interface CycleShape {
   /** Ranks run on the VM, so jobs take part. */
   hasJobs: boolean;
   strategy: Strategy;
-  /** The ranks run over openib at the begin, so they have to leave the card. */
+  /** live: the ranks of the jobs on other VMs keep openib among themselves. */
+  perPeer: boolean;
+  /** The ranks that change routes run over openib at the begin, so they have to leave the card. */
   leave: boolean;
   /** They are to run over openib at the end. */
   comeBack: boolean;
@@ -396,7 +398,8 @@ function back(state: CycleState, cause: string, completed: boolean): Step {
 }
 
 function finish(state: CycleState): Step {
-  const { vm, from, to, getsCards, hasJobs, strategy, comeBack } = state.shape;
+  const { vm, from, to, getsCards, hasJobs, strategy, comeBack, perPeer } = state.shape;
+  const whose = perPeer ? "its ranks run" : "its job runs";
   if (state.losses.length > 0 && state.cause === undefined) {
     const message = `${vm} runs on ${to}${getsCards ? " with its card" : ""}, but ${state.losses.join("; ")}: start that job again`;
     return end(state, "needs-operator", message, false);
@@ -406,9 +409,10 @@ function finish(state: CycleState): Step {
   if (state.cause === undefined) {
     const what = getsCards ? " with its card" : "";
     if (isInPlace(state.shape) && comeBack && hasJobs) {
-      return end(state, "done", `the ranks of the jobs of ${vm} on ${to} run over openib again`, false);
+      const ranks = perPeer ? `the ranks on ${vm}` : `the ranks of the jobs of ${vm} on ${to}`;
+      return end(state, "done", `${ranks} run over openib again`, false);
     }
-    const overTcp = `, its job over tcp: \`symvirt recover ${vm}\` brings openib back once there is a card`;
+    const overTcp = `, ${perPeer ? "its ranks over tcp with every peer" : "its job over tcp"}: \`symvirt recover ${vm}\` brings openib back once there is a card`;
     // A parked job is always on its own route again; one that is live may have none but tcp.
     const onTcp = strategy === "live" && !comeBack;
     const ranks = !hasJobs ? "" : onTcp ? overTcp : ", its ranks over openib";
@@ -417,16 +421,12 @@ function finish(state: CycleState): Step {
   if (state.overTcp !== undefined) {
     const also = state.overTcp === state.cause ? "" : `, and then ${state.overTcp}`;
     const advice = `put that right, then \`symvirt recover ${vm}\` brings openib back`;
-    const message = `${vm} is on ${from} and its job runs over tcp there: ${state.cause}${also}; ${advice}${notes}`;
+    const message = `${vm} is on ${from} and ${whose} over tcp there: ${state.cause}${also}; ${advice}${notes}`;
     return end(state, "needs-operator", message, false);
   }
   if (isInPlace(state.shape)) {
-    return end(
-      state,
-      "rolled-back",
-      `${state.cause}; the job of ${vm} runs over tcp as before${notes}`,
-      false,
-    );
+    const who = perPeer ? `the ranks on ${vm} run` : `the job of ${vm} runs`;
+    return end(state, "rolled-back", `${state.cause}; ${who} over tcp as before${notes}`, false);
   }
   return end(state, "rolled-back", `${state.cause}; ${vm} runs on ${from} as before${notes}`, false);
 }

@@ -15,6 +15,7 @@ import {
   type BoardPart,
   type GuestHello,
   type GuestMessage,
+  type GuestPeers,
   type GuestPost,
   type GuestState,
   guestMessage,
@@ -22,6 +23,7 @@ import {
   PROTOCOL_VERSION,
   type Want,
 } from "../protocol/messages.js";
+import { PeerPictures } from "./peer-pictures.js";
 import { plainText } from "./plain-text.js";
 import { TokenBucket } from "./token-bucket.js";
 
@@ -43,6 +45,7 @@ interface GuestLinkEvents {
   hello: [GuestHello];
   state: [GuestState];
   post: [GuestPost];
+  peers: [GuestPeers];
   /** The connection or the agent's answer is gone; the link goes on trying. */
   down: [string];
   quarantined: [SymvirtError];
@@ -125,8 +128,27 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
 
   /** Asks for a fresh state (counters read from the ranks) and resolves with it. Asks again after a reconnect. */
   async query(signal: AbortSignal): Promise<GuestState> {
+    return await this.#ask(++this.#queryId, {}, signal);
+  }
+
+  /** As `query`, and asks each rank for its picture of its peers, which comes before the state. */
+  async queryPeers(signal: AbortSignal): Promise<PeerPictures> {
     const id = ++this.#queryId;
-    const ask = () => this.#enqueue([encodeLine({ type: "query", session: this.#session, id })]);
+    const pictures = new PeerPictures();
+    const take = (part: GuestPeers) => {
+      if (part.answer === id) pictures.take(part);
+    };
+    this.on("peers", take);
+    try {
+      await this.#ask(id, { peers: true }, signal);
+      return pictures;
+    } finally {
+      this.off("peers", take);
+    }
+  }
+
+  async #ask(id: number, options: { peers?: true }, signal: AbortSignal): Promise<GuestState> {
+    const ask = () => this.#enqueue([encodeLine({ type: "query", session: this.#session, id, ...options })]);
     const again = () => ask();
     this.on("hello", again);
     try {
@@ -338,7 +360,8 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
     if (message.type === "state") {
       this.#state = message;
       this.emit("state", message);
-    } else this.emit("post", message);
+    } else if (message.type === "peers") this.emit("peers", message);
+    else this.emit("post", message);
     return message.type;
   }
 

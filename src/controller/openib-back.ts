@@ -3,12 +3,14 @@ import { SymvirtError } from "../errors.js";
 import { anySignal } from "../signals.js";
 import { isUp } from "./conditions.js";
 import { Findings } from "./findings.js";
+import { isAway } from "./movers.js";
 import { ControlDesk, type Operation, runOperation } from "./operation.js";
 import { greetAgents, knownVm } from "./plan.js";
 import { checkJobs } from "./plan-jobs.js";
-import { canComeBack, jobsOn, mustLeave } from "./plan-strategy.js";
+import { jobsOn, planRoutes } from "./plan-strategy.js";
 import { pictureRanks } from "./rank-spans.js";
 import type { CycleReport } from "./report.js";
+import type { RosterJob } from "./roster.js";
 import type { Session } from "./session.js";
 import type { CycleTarget } from "./state/journal.js";
 
@@ -82,15 +84,16 @@ async function planReturn(session: Session, vm: string, signal: AbortSignal): Pr
   for (const complaint of fleet.complaints()) findings.refuse(complaint);
 
   const onVm = jobsOn(vm, fleet.roster.jobs());
-  const jobs = checkJobs(vm, fleet.roster.jobs(), findings, "live");
+  const targets = checkJobs(vm, fleet.roster.jobs(), findings, "live");
   if (here === undefined && onVm.length === 0) findings.refuse(`no job runs on ${vm}`);
-  const leave = mustLeave(onVm, findings);
-  if (onVm.length > 0 && leave) findings.refuse(`the jobs of ${vm} do not run over tcp: nothing to recover`);
   const cards = missingCards(session, vm, host, facts.cards, findings);
   const up = fleet.roster.state(vm)?.devices.some(isUp) === true;
   if (here === undefined && cards.length === 0 && !up)
     findings.refuse(`${vm} has no card with an active port`, "`symvirt status` shows its ports");
-  const comeBack = canComeBack({ vm, jobs: onVm, roster: fleet.roster, cards, keeps: up }, findings);
+  const question = { vm, targets, jobs: onVm, roster: fleet.roster, cards, keeps: up };
+  const { jobs, leave, comeBack } = planRoutes(question, findings);
+  if (onVm.length > 0 && leave)
+    findings.refuse(`the ranks on ${vm} do not run over tcp: nothing to recover`, elsewhere(onVm));
   if (cards.length === 0 && onVm.length > 0 && !comeBack)
     for (const { text } of findings.list.filter((f) => f.level === "note")) findings.refuse(text);
   const refused = findings.error(`openib cannot be brought back for ${vm}`);
@@ -101,6 +104,14 @@ async function planReturn(session: Session, vm: string, signal: AbortSignal): Pr
     ...{ cycle, vm, from: host, to: host, cards, jobs },
     ...{ strategy: "live", leave: false, comeBack },
   };
+}
+
+/** Where else `recover` would find something to do. */
+function elsewhere(jobs: readonly RosterJob[]): string | undefined {
+  const away = jobs.flatMap((j) => [...j.ranks.values()].filter((r) => isAway(r.report)));
+  const vms = [...new Set(away.map((r) => r.vm))];
+  if (vms.length === 0) return undefined;
+  return `ranks on ${vms.join(", ")} do: \`symvirt recover ${vms[0]}\``;
 }
 
 /** A free card of the host for every slot of the VM that is empty. */

@@ -1,6 +1,7 @@
 /** One cycle from its target to its report, with the control socket open for `status` and `abort`. */
 
 import { anySignal } from "../signals.js";
+import { askPeers } from "./ask-peers.js";
 import type { CycleEvent } from "./cycle.js";
 import { greetAgents } from "./plan.js";
 import { pictureRanks, type RankPictures, rankSpans } from "./rank-spans.js";
@@ -39,8 +40,8 @@ export class ControlDesk {
   }
 
   async open(): Promise<void> {
-    this.#socket = await serveControl(this.#session.cluster.state, async ({ ask }) => {
-      if (ask === "status") return this.#status();
+    this.#socket = await serveControl(this.#session.cluster.state, async ({ ask, peers }) => {
+      if (ask === "status") return await this.#status(peers === true);
       this.abort.abort(new Error("`symvirt abort` was called"));
       return await this.#end;
     });
@@ -56,8 +57,9 @@ export class ControlDesk {
     await this.#socket?.close();
   }
 
-  #status(): StatusReport {
+  async #status(peers: boolean): Promise<StatusReport> {
     const { cluster, fleet } = this.#session;
+    const pictures = peers ? await askPeers(fleet, new AbortController().signal) : undefined;
     const running =
       this.#runner === undefined
         ? { verb: this.#verb, pid: process.pid }
@@ -74,7 +76,7 @@ export class ControlDesk {
       cluster: cluster.name,
       running,
       interrupted: null,
-      ...snapshotFleet(fleet, known),
+      ...snapshotFleet(fleet, known, pictures),
     };
   }
 }

@@ -1,6 +1,7 @@
 /** Whether the jobs on a VM can take part in a cycle: every rank known, willing and well. */
 import type { GuestState, RankReport } from "../protocol/messages.js";
 import type { Findings } from "./findings.js";
+import { isAway } from "./movers.js";
 import { plainText } from "./plain-text.js";
 import type { RosterJob } from "./roster.js";
 import type { CycleTarget } from "./state/journal.js";
@@ -35,6 +36,7 @@ export function checkJobs(
         vm: r.vm,
         epoch: r.report.epoch,
         tcpOnly: r.report.tcpOnly,
+        away: isAway(r.report),
       })),
     });
   }
@@ -53,10 +55,9 @@ function checkRank(
   const who = `rank ${report.rank} of job ${job} on ${vm} (pid ${report.pid})`;
   const detail = plainText(report.detail);
   // A live rank whose way back to the card has failed runs on over tcp.
-  if (strategy === "live" && report.route === "tcp" && report.state === "failed") return;
+  if (strategy === "live" && isAway(report)) return;
   switch (report.state) {
     case "running":
-      if (strategy === "live" && report.route === "tcp") return;
       if (report.route !== "openib" && !report.tcpOnly)
         findings.refuse(
           `${who} runs over ${report.route}, not over openib`,

@@ -2,6 +2,7 @@
 import type { Cluster } from "./cluster-file.js";
 import { isUp } from "./conditions.js";
 import type { Findings } from "./findings.js";
+import { changesRoutes, isAway, moversOf, whyWhole } from "./movers.js";
 import type { Roster, RosterJob } from "./roster.js";
 import type { CycleTarget } from "./state/journal.js";
 import { DEFAULT_STRATEGY, type Strategy } from "./strategy.js";
@@ -30,32 +31,16 @@ export function chooseStrategy(wanted: Strategy, jobs: readonly RosterJob[], fin
 
 function whyPark({ job, ranks }: RosterJob): string | undefined {
   const reports = [...ranks.values()].map((r) => r.report);
-  const window = reports.find((r) => r.windows > 0);
-  // Atomics by the card and by the processor on one word do not exclude each other.
-  if (window !== undefined)
-    return `rank ${window.rank} of job ${job} has ${window.windows} one-sided windows, whose atomics cannot change over to tcp`;
   const alone = reports.find((r) => r.tcpOnly);
   if (alone !== undefined && reports.some((r) => !r.tcpOnly))
     return `rank ${alone.rank} of job ${job} knows tcp only while others use the card`;
   return undefined;
 }
 
-/** Whether the ranks have to leave the card. A job half on each route is refused. */
-export function mustLeave(jobs: readonly RosterJob[], findings: Findings): boolean {
-  const reports = jobs.flatMap((j) => [...j.ranks.values()].map((r) => r.report));
-  const able = reports.filter((r) => !r.tcpOnly);
-  const onTcp = able.filter((r) => r.route === "tcp");
-  if (able.length === 0) return true;
-  if (onTcp.length > 0 && onTcp.length < able.length)
-    findings.refuse(
-      `ranks ${onTcp.map((r) => r.rank).join(", ")} run over tcp, the others over openib`,
-      "a cycle may be unfinished: `symvirt status`",
-    );
-  return onTcp.length === 0;
-}
-
-export interface ReturnQuestion {
+export interface RouteQuestion {
   vm: string;
+  /** The jobs of the VM as the cycle's target has them, and as their ranks say. */
+  targets: CycleTarget["jobs"];
   jobs: readonly RosterJob[];
   roster: Roster;
   cards: CycleTarget["cards"];
@@ -63,19 +48,64 @@ export interface ReturnQuestion {
   keeps: boolean;
 }
 
-/** Whether openib can carry the jobs afterwards: every VM with a rank of them has a card then. */
-export function canComeBack(question: ReturnQuestion, findings: Findings): boolean {
-  const { vm, jobs, roster, cards, keeps } = question;
+/** Over what the jobs go: what a live cycle's target says of them. A note says why openib does not come back. */
+export function planRoutes(
+  question: RouteQuestion,
+  findings: Findings,
+): Pick<CycleTarget, "jobs" | "leave" | "comeBack"> {
+  const { vm, targets, jobs, roster, cards, keeps } = question;
+  const gets = keeps || cards.some((c) => c.destination !== null);
+  const willHaveCard = (name: string) =>
+    name === vm ? gets : roster.state(name)?.devices.some(isUp) === true;
+  const planned = targets.map((target) => {
+    const job = jobs.find((j) => j.job === target.job);
+    const moving = job === undefined ? undefined : moversOf(vm, job, willHaveCard);
+    return moving === undefined ? target : { ...target, moving };
+  });
+  const movers = planned.flatMap((j) => j.ranks.filter((r) => changesRoutes(j, r.rank)));
+  return {
+    jobs: planned,
+    leave: movers.length === 0 || movers.some((r) => !r.away),
+    comeBack: canComeBack(vm, movers, willHaveCard, findings),
+  };
+}
+
+/** Why a job changes over as a whole, and which of its ranks run over tcp already and are left there. */
+export function noteRanks(job: RosterJob, moving: readonly number[] | undefined, findings: Findings): void {
+  const reason = whyWhole(job);
+  if (reason !== undefined) findings.note(`the ranks of job ${job.job} change over all at once: ${reason}`);
+  const staying = [...job.ranks.values()].filter(
+    (r) => isAway(r.report) && moving?.includes(r.report.rank) === false,
+  );
+  for (const vm of new Set(staying.map((r) => r.vm))) {
+    const ranks = staying.filter((r) => r.vm === vm).map((r) => r.report.rank);
+    findings.note(
+      `${rankList(ranks)} of job ${job.job} on ${vm} ${ranks.length === 1 ? "runs" : "run"} over tcp, and will as before`,
+      `\`symvirt recover ${vm}\` brings openib back once it has a card`,
+    );
+  }
+}
+
+/** Whether openib can carry the ranks afterwards: every VM with one of them has a card then. */
+function canComeBack(
+  vm: string,
+  movers: CycleTarget["jobs"][number]["ranks"],
+  willHaveCard: (vm: string) => boolean,
+  findings: Findings,
+): boolean {
   // Ranks that know tcp only have nothing to come back to, and say so at once.
-  if (jobs.every((j) => [...j.ranks.values()].every((r) => r.report.tcpOnly))) return true;
-  const others = new Set(jobs.flatMap((j) => [...j.ranks.values()].map((r) => r.vm)));
-  others.delete(vm);
-  const without = [...others].filter((other) => !roster.state(other)?.devices.some(isUp));
-  if (!keeps && !cards.some((c) => c.destination !== null)) without.unshift(vm);
+  if (movers.every((r) => r.tcpOnly)) return true;
+  const without = [...new Set([vm, ...movers.map((r) => r.vm)])].filter((name) => !willHaveCard(name));
   if (without.length === 0) return true;
   findings.note(
     `the ranks stay on tcp: ${without.join(", ")} will have no card with an active port`,
     `\`symvirt recover ${without[0]}\` brings openib back once there is one`,
   );
   return false;
+}
+
+/** "rank 3", "ranks 0, 1": at most a dozen are named. */
+export function rankList(ranks: readonly number[]): string {
+  const named = ranks.slice(0, 12).join(", ");
+  return `rank${ranks.length === 1 ? "" : "s"} ${named}${ranks.length > 12 ? ", …" : ""}`;
 }

@@ -8,8 +8,9 @@ import type { VmFacts } from "../vmm/driver.js";
 import type { Cluster } from "./cluster-file.js";
 import { type Finding, Findings } from "./findings.js";
 import type { Fleet } from "./fleet.js";
+import { changesRoutes } from "./movers.js";
 import { checkHolders, checkJobs } from "./plan-jobs.js";
-import { canComeBack, chooseStrategy, jobsOn, mustLeave, wantedStrategy } from "./plan-strategy.js";
+import { chooseStrategy, jobsOn, noteRanks, planRoutes, rankList, wantedStrategy } from "./plan-strategy.js";
 import type { CycleTarget, Journal } from "./state/journal.js";
 import type { Strategy } from "./strategy.js";
 import { suggestion } from "./suggest.js";
@@ -134,16 +135,15 @@ export async function planMigration({
   // A parked job comes back over whatever it ran over.
   const route =
     strategy === "park"
-      ? { leave: true, comeBack: true }
-      : {
-          leave: mustLeave(onVm, findings),
-          comeBack: canComeBack({ vm, jobs: onVm, roster: fleet.roster, cards, keeps: false }, findings),
-        };
+      ? { jobs, leave: true, comeBack: true }
+      : planRoutes({ vm, targets: jobs, jobs: onVm, roster: fleet.roster, cards, keeps: false }, findings);
   const state = fleet.roster.state(vm);
   if (state !== undefined && (here?.facts.cards.length ?? 0) > 0) checkHolders(vm, state, jobs, findings);
   const reported = fleet.roster.jobs().flatMap((j) => [...j.ranks.values()].map((r) => r.report.cycle));
   const cycle = 1 + reported.reduce((a, b) => Math.max(a, b), journal.lastCycle());
-  const target: CycleTarget = { cycle, vm, from, to, cards, strategy, ...route, jobs };
+  if (strategy === "live")
+    for (const job of onVm) noteRanks(job, route.jobs.find((j) => j.job === job.job)?.moving, findings);
+  const target: CycleTarget = { cycle, vm, from, to, cards, strategy, ...route };
   const refused = findings.refusals().length > 0;
   return {
     vm,
@@ -295,19 +295,27 @@ function describeSteps(target: CycleTarget): string[] {
   const into = cards.flatMap((c) => (c.destination === null ? [] : [`${c.destination} as ${c.tag}`]));
   const names = jobs.map((j) => j.job).join(", ");
   const vms = [...new Set(ranks.map((r) => r.vm))].join(", ");
+  const movers = jobs.flatMap((j) => j.moving ?? j.ranks.map((r) => r.rank));
+  const moversOn = [
+    ...new Set(jobs.flatMap((j) => j.ranks.filter((r) => changesRoutes(j, r.rank)).map((r) => r.vm))),
+  ].join(", ");
   return [
     `start a destination for ${vm} on ${to}`,
     ...(jobs.length > 0 && leave
       ? [
           strategy === "park"
             ? `park the ${ranks.length} ranks of job ${names} on ${vms}`
-            : `let the ${ranks.length} ranks of job ${names} on ${vms} run on over tcp`,
+            : movers.length === ranks.length
+              ? `let the ${ranks.length} ranks of job ${names} on ${vms} run on over tcp`
+              : `let ${rankList(movers)} of job ${names} on ${moversOn} run on over tcp; the other ranks keep openib among themselves`,
         ]
       : []),
     ...(out.length > 0 ? [`detach ${out.join(", ")} from ${vm} on ${from}`] : []),
     `migrate ${vm} from ${from} to ${to}`,
     ...(into.length > 0 ? [`attach ${into.join(", ")} on ${to} and wait for link-up`] : []),
-    ...(jobs.length > 0 && comeBack ? [`let the ranks run over openib again`] : []),
+    ...(jobs.length > 0 && comeBack
+      ? [`let ${movers.length === ranks.length ? "the ranks" : rankList(movers)} run over openib again`]
+      : []),
     `end the old process of ${vm} on ${from}`,
   ];
 }

@@ -10,6 +10,7 @@ import { type ConditionView, isUp, livingRanks, rankIs, reportOf } from "./condi
 import type { Order } from "./cycle.js";
 import type { Fleet } from "./fleet.js";
 import type { LevelMessage } from "./guest-link.js";
+import { changesRoutes } from "./movers.js";
 import type { CycleTarget } from "./state/journal.js";
 
 export interface RendezvousEvents {
@@ -57,8 +58,11 @@ export class Rendezvous {
       onOverflow: (job, limit) =>
         events.trouble(`the ranks of job ${job} posted more than ${limit} bytes to the board`),
     });
-    // Ranks that run over tcp at the begin have torn down in an earlier cycle.
-    if (!target.leave) for (const { job } of target.jobs) this.board.rememberQuiet(job);
+    // Ranks that are away at the begin have torn down in an earlier cycle.
+    for (const job of target.jobs) {
+      const movers = job.ranks.filter((r) => changesRoutes(job, r.rank));
+      if (!target.leave || movers.every((r) => r.away)) this.board.rememberQuiet(job.job);
+    }
   }
 
   /** Begins to listen to the guests; the order is told again after every reconnect from now on. */
@@ -137,9 +141,12 @@ export class Rendezvous {
     const { cycle, jobs } = this.#target;
     if (this.#want === undefined) return;
     const { phase, step } = this.#want;
-    for (const { job, ranks } of jobs)
+    for (const { job, ranks, moving } of jobs)
       if (ranks.some((r) => r.vm === vm))
-        yield { type: "want", job, cycle, step, phase, quietComplete: this.board.quietComplete(job) };
+        yield {
+          ...{ type: "want", job, cycle, step, phase, quietComplete: this.board.quietComplete(job) },
+          ...(moving === undefined ? {} : { moving }),
+        };
   }
 
   *#level(vm: string): Iterable<LevelMessage> {

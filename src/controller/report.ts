@@ -31,6 +31,8 @@ export interface PhaseSpan {
 export interface RankSpan {
   rank: number;
   vm: string;
+  /** It changed the routes to all its peers; a rank that did not keeps its epoch. */
+  moved: boolean;
   timings: RankTimings;
   before: { route: Route; epoch: number; openib: Traffic; tcp: Traffic };
   after: { route: Route; epoch: number; openib: Traffic; tcp: Traffic };

@@ -93,6 +93,7 @@ export class CycleRunner {
         hasCards: target.cards.some((c) => c.source !== null),
         getsCards: target.cards.some((c) => c.destination !== null),
         strategy: target.strategy,
+        perPeer: target.jobs.some((j) => j.moving !== undefined),
         leave: target.leave,
         comeBack: target.comeBack,
         hasJobs: target.jobs.length > 0,

@@ -94,9 +94,12 @@ export class Controller {
     );
   }
 
-  /** Every VM, agent, job and the running cycle. A VM that does not answer is shown as such. */
-  async status(signal: AbortSignal = never): Promise<StatusReport> {
-    return await readStatus(this.cluster, { ...this.#options, signal });
+  /**
+   * Every VM, agent, job and the running cycle. A VM that does not answer is shown as such. With `peers` each
+   * rank also tells the route and the bytes of each of its peers.
+   */
+  async status(signal: AbortSignal = never, options: { peers?: boolean } = {}): Promise<StatusReport> {
+    return await readStatus(this.cluster, { ...this.#options, signal, peers: options.peers === true });
   }
 
   /** All ranks of all jobs, with fresh counters. */

@@ -1,7 +1,10 @@
 /** `symvirt status` as data: every VM, its agent, its jobs, and the cycle that runs or was interrupted. */
-import type { DeviceReport, HolderReport, RankReport } from "../protocol/messages.js";
+import type { DeviceReport, HolderReport, PeerReport, RankReport } from "../protocol/messages.js";
 import type { Fleet } from "./fleet.js";
+import { isAway } from "./movers.js";
+import type { PeerPictures } from "./peer-pictures.js";
 import { plainText } from "./plain-text.js";
+import type { RosterJob } from "./roster.js";
 import type { CycleProgress } from "./runner.js";
 import type { CycleTarget } from "./state/journal.js";
 
@@ -21,7 +24,17 @@ export interface VmStatus {
 export interface JobStatus {
   job: string;
   worldSize: number;
-  ranks: { rank: number; vm: string; report: RankReport }[];
+  ranks: RankStatus[];
+  /** Ranks that run over tcp with every peer, though they could use a card, by VM. */
+  away: { vm: string; ranks: number[] }[];
+}
+
+export interface RankStatus {
+  rank: number;
+  vm: string;
+  report: RankReport;
+  /** Only if asked for: the rank's picture of each of its peers; null if it has not told it in time. */
+  peers?: PeerReport[] | null;
 }
 
 export interface RunningCycle extends CycleProgress {
@@ -44,8 +57,15 @@ export interface StatusReport {
 
 export type KnownVmm = Map<string, { host: string; status: string; cards: string[]; trouble?: string }>;
 
-/** Puts together what is known now. `known` is what the VMMs said; guests are taken from the fleet's links. */
-export function snapshotFleet(fleet: Fleet, known: KnownVmm): Pick<StatusReport, "vms" | "jobs"> {
+/**
+ * Puts together what is known now. `known` is what the VMMs said; guests are taken from the fleet's links.
+ * `pictures` of peers go in if there are any.
+ */
+export function snapshotFleet(
+  fleet: Fleet,
+  known: KnownVmm,
+  pictures?: ReadonlyMap<string, PeerPictures>,
+): Pick<StatusReport, "vms" | "jobs"> {
   const vms = Object.keys(fleet.cluster.vms).map((vm): VmStatus => {
     const there = known.get(vm);
     const link = fleet.links().find((l) => l.vm === vm);
@@ -76,10 +96,23 @@ export function snapshotFleet(fleet: Fleet, known: KnownVmm): Pick<StatusReport,
         rank: report.rank,
         vm,
         report: { ...report, detail: plainText(report.detail) },
+        ...(pictures === undefined ? {} : { peers: pictures.get(vm)?.of(job.job, report.rank) ?? null }),
       }))
       .sort((a, b) => a.rank - b.rank),
+    away: awayByVm(job),
   }));
   return { vms, jobs };
+}
+
+function awayByVm(job: RosterJob): JobStatus["away"] {
+  const away = new Map<string, number[]>();
+  for (const { vm, report } of job.ranks.values())
+    if (isAway(report))
+      away.set(
+        vm,
+        [...(away.get(vm) ?? []), report.rank].sort((a, b) => a - b),
+      );
+  return [...away].map(([vm, ranks]) => ({ vm, ranks })).sort((a, b) => a.vm.localeCompare(b.vm));
 }
 
 export function runningCycle(target: CycleTarget, verb: string, progress: CycleProgress): RunningCycle {

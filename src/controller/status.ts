@@ -1,21 +1,23 @@
 /** `symvirt status`: from the running controller if there is one, else by asking every VMM and agent. */
 import { SymvirtError } from "../errors.js";
 import { anySignal } from "../signals.js";
+import { askPeers } from "./ask-peers.js";
 import type { Cluster } from "./cluster-file.js";
 import { greetAgents } from "./plan.js";
 import { openSession, openStateFolder, type Session, type SessionOptions } from "./session.js";
 import { type KnownVmm, type StatusReport, snapshotFleet } from "./snapshot.js";
-import { askControl } from "./state/control-socket.js";
+import { askControl, type ControlRequest } from "./state/control-socket.js";
 import { Journal } from "./state/journal.js";
 
 /** Never fails because of one VM: what does not answer is shown as such, within the hello deadline. */
 export async function readStatus(
   cluster: Cluster,
-  options: Pick<SessionOptions, "vmm" | "timing"> & { signal: AbortSignal },
+  options: Pick<SessionOptions, "vmm" | "timing"> & { signal: AbortSignal; peers: boolean },
 ): Promise<StatusReport> {
+  const request: ControlRequest = { ask: "status", ...(options.peers ? { peers: true } : {}) };
   openStateFolder(cluster.state);
   const limit = anySignal([options.signal, AbortSignal.timeout(cluster.deadlines.hello)]);
-  const answer = await askControl(cluster.state, { ask: "status" }, limit);
+  const answer = await askControl(cluster.state, request, limit);
   // Our own controller's word over a 0600 socket, not a guest's.
   if (answer !== undefined) return answer as StatusReport;
   let session: Session;
@@ -23,18 +25,21 @@ export async function readStatus(
     session = await openSession(cluster, { ...options, what: "status", acting: false });
   } catch (error) {
     // A controller began in this moment: it answers.
-    const later = await askControl(cluster.state, { ask: "status" }, limit);
+    const later = await askControl(cluster.state, request, limit);
     if (later === undefined) throw error;
     return later as StatusReport;
   }
   try {
-    return await inspectAll(session, options.signal);
+    return await inspectAll(session, options);
   } finally {
     await session.close();
   }
 }
 
-async function inspectAll(session: Session, signal: AbortSignal): Promise<StatusReport> {
+async function inspectAll(
+  session: Session,
+  { signal, peers }: { signal: AbortSignal; peers: boolean },
+): Promise<StatusReport> {
   const { cluster, fleet } = session;
   const names = Object.keys(cluster.vms);
   const limit = anySignal([signal, AbortSignal.timeout(cluster.deadlines.hello)]);
@@ -54,12 +59,13 @@ async function inspectAll(session: Session, signal: AbortSignal): Promise<Status
   );
   const answering = names.filter((vm) => known.get(vm)?.trouble === undefined);
   await greetAgents(fleet, answering, signal);
+  const pictures = peers ? await askPeers(fleet, signal) : undefined;
   return {
     schemaVersion: 1,
     cluster: cluster.name,
     running: null,
     interrupted: interruptedOf(cluster),
-    ...snapshotFleet(fleet, known),
+    ...snapshotFleet(fleet, known, pictures),
   };
 }
 

@@ -29,15 +29,22 @@ const onOpenib = (samples: readonly RankSample[], ranks: number): boolean =>
 const routesOf = (samples: readonly RankSample[]): string =>
   samples.map((s) => `rank ${s.rank}: ${s.route}`).join(", ") || "no rank";
 
-function epochsGrew({ before, after, ranks }: Evidence): Check {
+/** Those that left the card came back in a new epoch; of a live cycle the others never left it. */
+function epochsGrew({ cycle, before, after, ranks }: Evidence): Check {
+  const stayed = new Set(cycle.ranks.filter((r) => !r.moved).map((r) => r.rank));
   const pairs = before.map((b) => ({
     rank: b.rank,
     from: b.epoch,
     to: after.find((a) => a.rank === b.rank)?.epoch,
   }));
+  const isRight = ({ rank, from, to }: (typeof pairs)[number]) =>
+    to !== undefined && (stayed.has(rank) ? to === from : to > from);
   return {
-    what: "every rank came back in a new epoch",
-    ok: pairs.length === ranks && pairs.every(({ from, to }) => to !== undefined && to > from),
+    what:
+      stayed.size === 0
+        ? "every rank came back in a new epoch"
+        : `the ranks of ${cycle.vm} came back in a new epoch, the others kept theirs`,
+    ok: pairs.length === ranks && stayed.size < ranks && pairs.every(isRight),
     detail: pairs.map(({ rank, from, to }) => `rank ${rank}: ${from} to ${to ?? "gone"}`).join(", "),
   };
 }

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
 import type { CycleReport } from "../controller/report.js";
+import { demoChecks } from "./checks.js";
 import { outcomeLines, writeOutcome } from "./outcome.js";
 import { demoReport } from "./report.js";
 import { type RankSample, routeBytes } from "./route-bytes.js";
@@ -186,6 +187,35 @@ describe("outcome", () => {
     expect(text).toMatch(/vm1 +pre-copy +10 ms +20 ms/);
     expect(text).toContain("checksum ab12");
     expect(text).toContain("ok    all ranks run on openib after the cycle");
+  });
+});
+
+describe("the check of epochs", () => {
+  const sample = (rank: number, epoch: number): RankSample => ({
+    ...{ rank, vm: `vm${1 + rank}`, state: "running", route: "openib", epoch },
+    bytes: { openib: 1, tcp: 0 },
+  });
+  const idle = { sentFragments: 0, receivedFragments: 0, sentBytes: 0, receivedBytes: 0 };
+  const side = { route: "openib", epoch: 1, openib: idle, tcp: idle } as const;
+  const cycle: CycleReport = {
+    ...{ schemaVersion: 1, cycle: 3, verb: "migrate", strategy: "live", outcome: "done", message: "moved" },
+    ...{ vm: "vm1", from: "h1", to: "h3", startedAt: "", totalMs: 40, phases: [], preCopy: null },
+    ranks: [0, 1].map((rank) => ({
+      ...{ rank, vm: `vm${1 + rank}`, moved: rank === 0, before: side, after: side },
+      timings: { late: 0, drain: 0, teardown: 0, held: 0, load: 0, connect: 0 },
+    })),
+  };
+  it.each([
+    [2, 1, true],
+    [1, 1, false],
+    [2, 2, false],
+  ])("live: the moved rank in epoch %i, the other in %i: %s", (moved, stayed, ok) => {
+    const evidence = {
+      ...{ cycle, ranks: 2, before: [sample(0, 1), sample(1, 1)], routes: [], exitCode: 0, own: null },
+      after: [sample(0, moved), sample(1, stayed)],
+    };
+    const check = demoChecks(evidence).find((c) => c.what.includes("new epoch"));
+    expect(check).toMatchObject({ ok, what: expect.stringContaining("the others kept theirs") as string });
   });
 });
 

@@ -21,6 +21,8 @@ export const MAX_CHUNK_BYTES = 24 * 1024;
 export const MAX_POST_BYTES = 1 << 20;
 export const MAX_WORLD = 4096;
 export const MAX_RANKS_PER_VM = 128;
+/** Peers told in one line: as many as one datagram of a rank holds. */
+export const MAX_PEERS_PER_LINE = 682;
 
 const text = (max: number) => z.string().max(max);
 const u32 = z.number().int().min(0).max(0xffff_ffff);
@@ -93,6 +95,11 @@ export const rankReport = z.strictObject({
   registrations: u32,
   /** Live registrations that peers may use with atomics (MPI one-sided windows). */
   windows: u32,
+  /**
+   * The rank cannot tell its peers' traffic apart, so its job changes the routes of all ranks or none.
+   * An agent that does not say so knows nothing of `moving` in a want: the same.
+   */
+  wholeOnly: z.boolean().default(true),
   timings: rankTimings,
   openib: traffic,
   tcp: traffic,
@@ -134,6 +141,13 @@ export const hostHello = z.strictObject({
   session: sessionId,
 });
 
+/** Ranks in ascending order, at least one. */
+const rankList = z
+  .array(rankNumber)
+  .min(1)
+  .max(MAX_WORLD)
+  .refine((ranks) => ranks.every((r, i) => i === 0 || r > (ranks[i - 1] ?? r)), "not ascending");
+
 /** What the host wants of a job's ranks. (cycle, step) only grows; an older pair is ignored. */
 export const want = z.strictObject({
   type: z.literal("want"),
@@ -144,6 +158,11 @@ export const want = z.strictObject({
   phase: rankPhase,
   /** The host has seen the complete "quiet" set of this cycle (SV_WANT_QUIET_COMPLETE). */
   quietComplete: z.boolean(),
+  /**
+   * Of "run-tcp" and "run-openib": these ranks change the routes to all their peers, the others of the job
+   * only those to them. Absent: all ranks change all routes.
+   */
+  moving: rankList.optional(),
 });
 export type Want = z.infer<typeof want>;
 
@@ -166,7 +185,13 @@ export const boardPart = z.strictObject({
 export type BoardPart = z.infer<typeof boardPart>;
 
 /** Asks for a fresh `state` with this id echoed (byte counters are read from the ranks then). */
-export const query = z.strictObject({ type: z.literal("query"), session: sessionId, id: u32 });
+export const query = z.strictObject({
+  type: z.literal("query"),
+  session: sessionId,
+  id: u32,
+  /** Each rank's picture of its peers is asked for too: `peers` lines come before the `state`. */
+  peers: z.literal(true).optional(),
+});
 
 export const hostMessage = z.discriminatedUnion("type", [hostHello, want, boardPart, query]);
 export type HostMessage = z.infer<typeof hostMessage>;
@@ -231,5 +256,34 @@ export const guestPost = z.strictObject({
 });
 export type GuestPost = z.infer<typeof guestPost>;
 
-export const guestMessage = z.discriminatedUnion("type", [guestHello, guestState, guestPost]);
+const peerTraffic = z.strictObject({ fragments: counter, bytes: counter });
+
+/** One peer of a rank, as the rank sees it. */
+export const peerReport = z.strictObject({
+  rank: rankNumber,
+  /** Where new traffic to it goes. */
+  route,
+  /** The peer's: which of its registration handles are current. */
+  epoch: u32,
+  /** Sent to it since the job's start; put and get are in the bytes. */
+  openib: peerTraffic,
+  tcp: peerTraffic,
+});
+export type PeerReport = z.infer<typeof peerReport>;
+
+/** A part of one rank's picture of its peers, in answer to a `query` with `peers`. */
+export const guestPeers = z.strictObject({
+  type: z.literal("peers"),
+  session: sessionId,
+  answer: u32,
+  job: jobId,
+  rank: rankNumber,
+  /** Number of the first entry here, and entries in all. */
+  first: z.number().int().min(0).max(MAX_WORLD),
+  total: z.number().int().min(0).max(MAX_WORLD),
+  peers: z.array(peerReport).max(MAX_PEERS_PER_LINE),
+});
+export type GuestPeers = z.infer<typeof guestPeers>;
+
+export const guestMessage = z.discriminatedUnion("type", [guestHello, guestState, guestPost, guestPeers]);
 export type GuestMessage = z.infer<typeof guestMessage>;

@@ -16,6 +16,7 @@ function rank(n: number): RankSpan {
     rank: n,
     vm: n < 2 ? "vm1" : "vm2",
     timings: { late: 3000, drain: 9000, teardown: 30_000, held: 4_000_000, load: 60_000, connect: 54_000 },
+    moved: true,
     before: { route: "openib", epoch: 1, openib: traffic, tcp: idle },
     after: { route: "openib", epoch: 2, openib: traffic, tcp: idle },
   };
@@ -136,6 +137,13 @@ describe("rankBands", () => {
       { band: "openib", fromMs: 0, toMs: 1303 },
       { band: "tcp", fromMs: 1303, toMs: 6394 },
       { band: "openib", fromMs: 6394, toMs: 7000 },
+    ]);
+  });
+
+  it("shows openib all the time for a rank that kept it, under strategy live", () => {
+    const stayed = { ...rank(2), moved: false, timings: { ...rank(2).timings, held: 0 } };
+    expect(rankBands({ ...cycle(), strategy: "live" }, stayed, 0, 7000)).toEqual([
+      { band: "openib", fromMs: 0, toMs: 7000 },
     ]);
   });
 

@@ -36,6 +36,11 @@ export function rankBands(cycle: CycleReport, rank: RankSpan, fromMs: number, to
     until(rank.before.route, toMs);
     return drawn;
   }
+  if (cycle.strategy === "live" && !rank.moved) {
+    // Only its routes to the moving ranks changed.
+    until(rank.before.route, toMs);
+    return drawn;
+  }
   if (cycle.strategy === "live") {
     // The rank runs all the time; only its route changes, at its own flip and when openib is back.
     const spans = cycle.phases.filter((span) => span.vm === rank.vm);

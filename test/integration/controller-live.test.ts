@@ -11,9 +11,9 @@ const live = (options: ConstructorParameters<typeof FakeCluster>[0] = {}) =>
 const ranksOf = (w: FakeCluster) => [...w.guests.values()].flatMap((g) => g.ranks);
 const statesSeen = (w: FakeCluster) => [...w.guests.values()].flatMap((g) => g.statesSeen);
 
-/** The job runs over tcp and no rank is held. */
+/** The ranks of vm1 run over tcp, the others over openib, and no rank is held. */
 function expectOverTcp(w: FakeCluster): void {
-  for (const { report } of ranksOf(w)) expect(report.route).toBe("tcp");
+  expect(ranksOf(w).map((r) => r.report.route)).toEqual(["tcp", "tcp", "openib", "openib"]);
   for (const { report } of ranksOf(w)) expect(["running", "failed"]).toContain(report.state);
 }
 
@@ -31,7 +31,7 @@ describe("live migrate", () => {
       },
     });
     expect(report).toMatchObject({ outcome: "done", strategy: "live" });
-    expect(during).toEqual(Array(4).fill("running tcp"));
+    expect(during).toEqual(["running tcp", "running tcp", "running openib", "running openib"]);
     expectWell(w, "vm1", "h3");
     expect(w.guest("vm1").wants.map((x) => [x.phase, x.step, x.quietComplete])).toEqual([
       ["run-tcp", 1, false],
@@ -39,7 +39,15 @@ describe("live migrate", () => {
       ["run-tcp", 1, true],
       ["run-openib", 2, true],
     ]);
-    expect(report.ranks.map((r) => [r.before.epoch, r.after.epoch])).toEqual(Array(4).fill([1, 2]));
+    // Those that stay never left the card: they keep their generation of openib.
+    expect(report.ranks.map((r) => [r.moved, r.before.epoch, r.after.epoch])).toEqual([
+      ...[
+        [true, 1, 2],
+        [true, 1, 2],
+        [false, 1, 1],
+        [false, 1, 1],
+      ],
+    ]);
     expect(statesSeen(w)).not.toContain("parked");
   });
 
@@ -70,22 +78,26 @@ describe("live migrate", () => {
     expectWell(w, "vm1", "h3");
   });
 
-  it("parks a job with one-sided windows, and plan says why", async () => {
+  it.each([
+    [{ windows: 2 }, "rank 2 of job job.1 has 2 one-sided windows, and atomics by the card"],
+    [{ wholeOnly: true }, "rank 2 of job job.1 cannot tell the traffic of its peers apart"],
+  ])("changes the whole job over with %j, and plan says why", async (change, why) => {
     const w = live();
     const [rank] = w.guest("vm2").ranks;
-    if (rank !== undefined) rank.report.windows = 2;
+    if (rank !== undefined) Object.assign(rank.report, change);
     const controller = await controllerOf(w);
     const plan = await controller.plan({ vm: "vm1", to: "h3" });
-    expect(plan.strategy).toBe("park");
+    expect(plan.strategy).toBe("live");
     expect(plan.findings).toContainEqual(
-      expect.objectContaining({
-        level: "note",
-        text: expect.stringContaining("rank 2 of job job.1 has 2 one-sided windows"),
-      }),
+      expect.objectContaining({ level: "note", text: expect.stringContaining(why) }),
     );
+    expect(plan.steps).toContainEqual("let the 4 ranks of job job.1 on vm1, vm2 run on over tcp");
     const report = await controller.migrate({ vm: "vm1", to: "h3" });
-    expect(report).toMatchObject({ outcome: "done", strategy: "park" });
-    expect(statesSeen(w)).toContain("parked");
+    expect(report).toMatchObject({ outcome: "done", strategy: "live" });
+    expect(report.ranks.map((r) => [r.moved, r.after.epoch])).toEqual(Array(4).fill([true, 2]));
+    for (const guest of w.guests.values())
+      expect(guest.wants.map((x) => x.moving)).toEqual(guest.wants.map(() => undefined));
+    expect(statesSeen(w)).not.toContain("parked");
     expectWell(w, "vm1", "h3");
   });
 
@@ -127,7 +139,7 @@ describe("live: ways back", () => {
 
   it("abort after the quiet set: the ranks finish leaving before they are told to come back", async () => {
     const w = live();
-    w.guest("vm2").stuckTearDown = true;
+    w.guest("vm1").stuckTearDown = true;
     const abort = new AbortController();
     const phases: Phase[] = [];
     const report = await (
@@ -139,13 +151,13 @@ describe("live: ways back", () => {
       onProgress: (_, { phase }) => {
         if (phases.at(-1) !== phase) phases.push(phase);
         if (phase === "tear-down") setImmediate(() => abort.abort(new Error("the operator said so")));
-        if (phase === "undo:settle") setTimeout(() => w.guest("vm2").letTearDown(), 50);
+        if (phase === "undo:settle") setTimeout(() => w.guest("vm1").letTearDown(), 50);
       },
     });
     expect(report.outcome).toBe("rolled-back");
     expect(phases).toContain("undo:settle");
     expectWell(w, "vm1", "h1");
-    expect(ranksOf(w).map((r) => r.report.epoch)).toEqual([2, 2, 2, 2]);
+    expect(ranksOf(w).map((r) => r.report.epoch)).toEqual([2, 2, 1, 1]);
     expect(w.guest("vm2").wants.at(-1)).toMatchObject({ phase: "run-openib", quietComplete: true });
   });
 
@@ -189,7 +201,7 @@ describe("live: ways back", () => {
 
   it("re-init fails once, and works when tried again", async () => {
     const w = live();
-    const [rank] = w.guest("vm2").ranks;
+    const [rank] = w.guest("vm1").ranks;
     if (rank !== undefined) rank.failReinit = 1;
     expect((await (await controllerOf(w)).migrate({ vm: "vm1", to: "h3" })).outcome).toBe("done");
     expectWell(w, "vm1", "h3");
@@ -213,7 +225,7 @@ describe("live: ways back", () => {
     const report = await controller.migrate({ vm: "vm1", to: "h3" });
     expect(report.outcome).toBe("needs-operator");
     expect(report.message).toMatch(
-      /^vm1 is on h1 and its job runs over tcp there: .*`symvirt recover vm1` brings openib back/,
+      /^vm1 is on h1 and its ranks run over tcp there: .*`symvirt recover vm1` brings openib back/,
     );
     expect(w.runsOn("vm1")).toBe("h1");
     expectOverTcp(w);
@@ -257,7 +269,9 @@ describe("a host without a card", () => {
     expect(plan.findings.map((f) => f.text).join()).toContain("the ranks stay on tcp: vm1 will have no card");
     const report = await controller.migrate({ vm: "vm1", to: "h3" });
     expect(report).toMatchObject({ outcome: "done", strategy: "live" });
-    expect(report.message).toContain("its job over tcp: `symvirt recover vm1` brings openib back");
+    expect(report.message).toContain(
+      "its ranks over tcp with every peer: `symvirt recover vm1` brings openib back",
+    );
     expect(w.runsOn("vm1")).toBe("h3");
     expect(w.cardsOf("vm1")).toEqual([]);
     expectOverTcp(w);
@@ -299,7 +313,7 @@ describe("a host without a card", () => {
     if (rank !== undefined) rank.failReinit = 2;
     const report = await controller.recover({ vm: "vm1" });
     expect(report.outcome).toBe("rolled-back");
-    expect(report.message).toContain("the job of vm1 runs over tcp as before");
+    expect(report.message).toContain("the ranks on vm1 run over tcp as before");
     expectOverTcp(w);
     expect(w.cardsOf("vm1")).toEqual([]);
     expect((await controller.recover({ vm: "vm1" })).outcome).toBe("done");

@@ -6,7 +6,12 @@ import { controllerOf, expectWell, world } from "../support/controller-world.js"
 import type { FakeCluster } from "../support/fake-cluster.js";
 
 /** Journal and world as a controller leaves them that is killed in a phase. */
-function killedIn(w: FakeCluster, phases: string[], strategy: "live" | "park" = "park"): void {
+function killedIn(
+  w: FakeCluster,
+  phases: string[],
+  strategy: "live" | "park" = "park",
+  moving?: number[],
+): void {
   openStateFolder(w.cluster.state);
   const journal = new Journal(w.cluster.state);
   const target: CycleTarget = {
@@ -22,7 +27,14 @@ function killedIn(w: FakeCluster, phases: string[], strategy: "live" | "park" = 
       {
         job: "job.1",
         worldSize: 4,
-        ranks: [0, 1, 2, 3].map((rank) => ({ rank, vm: rank < 2 ? "vm1" : "vm2", epoch: 1, tcpOnly: false })),
+        ...(moving === undefined ? {} : { moving }),
+        ranks: [0, 1, 2, 3].map((rank) => ({
+          rank,
+          vm: rank < 2 ? "vm1" : "vm2",
+          epoch: 1,
+          tcpOnly: false,
+          away: false,
+        })),
       },
     ],
   };
@@ -53,34 +65,52 @@ function killedIn(w: FakeCluster, phases: string[], strategy: "live" | "park" = 
 
 const toPreCopy = ["prepare", "drain", "tear-down", "wait", "detach", "pre-copy"];
 
-/** The world of a live cycle killed in pre-copy: its ranks run over tcp. */
-function killedLive(w: FakeCluster, phases: string[]): void {
-  killedIn(w, phases, "live");
-  if (phases.includes("tear-down"))
-    for (const guest of w.guests.values())
-      for (const rank of guest.ranks)
-        rank.report = { ...rank.report, state: "running", route: "tcp", openDescriptors: 0 };
+/** The world of a live cycle killed in pre-copy: the ranks that move run over tcp, the others as before. */
+function killedLive(w: FakeCluster, phases: string[], moving?: number[]): void {
+  killedIn(w, phases, "live", moving);
+  if (!phases.includes("tear-down")) return;
+  const movers = moving ?? [0, 1, 2, 3];
+  for (const guest of w.guests.values())
+    for (const rank of guest.ranks) {
+      rank.torn = movers.includes(rank.report.rank);
+      rank.away = new Set(movers);
+      const side = rank.torn ? { route: "tcp" as const, openDescriptors: 0 } : { route: "openib" as const };
+      rank.report = { ...rank.report, state: "running", ...side };
+    }
 }
 
-describe("an interrupted live cycle", () => {
+const movers: [string, number[] | undefined][] = [
+  ["of the whole job", undefined],
+  ["of one VM's ranks", [0, 1]],
+];
+describe.each(movers)("an interrupted live cycle %s", (_, moving) => {
+  const expectSameMovers = (w: FakeCluster) => {
+    for (const guest of w.guests.values())
+      for (const want of guest.wants) expect(want.moving).toEqual(moving);
+    const epochs = [...w.guests.values()].flatMap((g) => g.ranks.map((r) => r.report.epoch));
+    if (moving !== undefined) expect(epochs.slice(2)).toEqual([1, 1]);
+  };
+
   it.each([["prepare"], ["drain"], ["wait"], ["detach"], ["pre-copy"]])(
     "in %s with the VM on the source is rolled back there",
     async (last) => {
       const w = world({ strategy: "live" });
-      killedLive(w, toPreCopy.slice(0, toPreCopy.indexOf(last) + 1));
+      killedLive(w, toPreCopy.slice(0, toPreCopy.indexOf(last) + 1), moving);
       const outcome = await (await controllerOf(w)).abort();
       expect(outcome).toMatchObject({ outcome: "rolled-back", report: { strategy: "live" } });
       expectWell(w, "vm1", "h1");
+      expectSameMovers(w);
     },
   );
 
   it("with the VM running at the destination is finished there", async () => {
     const w = world({ strategy: "live" });
-    killedLive(w, [...toPreCopy, "switch-over"]);
+    killedLive(w, [...toPreCopy, "switch-over"], moving);
     Object.assign(w.processes.get("vm1@h1") ?? {}, { status: "postmigrate", moved: true });
     Object.assign(w.processes.get("vm1@h3") ?? {}, { status: "running" });
     expect((await (await controllerOf(w)).abort()).outcome).toBe("done");
     expectWell(w, "vm1", "h3");
+    expectSameMovers(w);
   });
 });
 

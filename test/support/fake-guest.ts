@@ -24,7 +24,22 @@ export interface FakeRank {
   failLeave: boolean;
   /** Steps of re-init that fail before one works. */
   failReinit: number;
+  /** live: ranks of the job that run over tcp with everybody; all ranks of a job agree on them. */
+  away: Set<number>;
+  /** live: the change of routes that is on. */
+  change: RouteChange | undefined;
 }
+
+interface RouteChange {
+  kind: "leave" | "take-back" | "back";
+  /** Who changes all routes. */
+  moving: readonly number[];
+  moves: boolean;
+  /** The want named them, so the set "dropped" is used. */
+  perPeer: boolean;
+}
+
+type At = { cycle: number; step: number; error: number; detail: string };
 
 export class FakeGuest {
   readonly vm: string;
@@ -36,6 +51,8 @@ export class FakeGuest {
   mute = false;
   /** live: ranks take long to tear down, see letTearDown. */
   stuckTearDown = false;
+  /** Lies: instead of its own ranks' pictures of their peers it tells one of this rank. */
+  tellsPeersFor: FakeRank | undefined;
   wants: Want[] = [];
   statesSeen: string[] = [];
   /** live: orders that a rank must never get. */
@@ -59,6 +76,8 @@ export class FakeGuest {
       late: false,
       failLeave: false,
       failReinit: 0,
+      away: new Set(),
+      change: undefined,
       report: {
         rank,
         pid: 1000 + rank,
@@ -73,6 +92,7 @@ export class FakeGuest {
         openDescriptors: 3,
         registrations: 0,
         windows: 0,
+        wholeOnly: false,
         timings: { late: 0, drain: 0, teardown: 0, held: 0, load: 0, connect: 0 },
         openib: { ...noTraffic, sentBytes: 1000 },
         tcp: noTraffic,
@@ -217,9 +237,14 @@ export class FakeGuest {
       return;
     }
     if (message.session !== this.#session) return;
-    if (message.type === "query") this.tell(message.id);
-    else if (message.type === "want") this.#want(message);
-    else this.#board(message);
+    if (message.type === "query") {
+      if (message.peers === true)
+        for (const rank of this.tellsPeersFor === undefined ? this.ranks : [this.tellsPeersFor])
+          this.#tellPeers(rank, message.id);
+      this.tell(message.id);
+    }
+    if (message.type === "want") this.#want(message);
+    if (message.type === "board") this.#board(message);
   }
 
   #want(want: Want): void {
@@ -231,18 +256,12 @@ export class FakeGuest {
       if (rank.late && want.phase !== "run-openib") continue;
       const at = { cycle: want.cycle, step: want.step, error: 0, detail: "" };
       if (want.phase === "run-tcp") {
-        this.#leave(rank, at);
+        this.#leave(rank, at, want);
         continue;
       }
-      if (
-        want.phase === "run-openib" &&
-        this.wants.some((w) => w.phase === "run-tcp" && w.cycle === want.cycle)
-      ) {
-        this.#comeBack(rank, at, want.quietComplete);
-        continue;
-      }
-      if (want.phase === "run-openib" && report.route === "tcp") {
-        this.#comeBack(rank, at, true);
+      const hasLeft = this.wants.some((w) => w.phase === "run-tcp" && w.cycle === want.cycle);
+      if (want.phase === "run-openib" && (hasLeft || want.moving !== undefined || rank.away.size > 0)) {
+        this.#comeBack(rank, at, want);
         continue;
       }
       if (want.phase === "park") {
@@ -265,67 +284,138 @@ export class FakeGuest {
     }
   }
 
+  #changeOf(rank: FakeRank, kind: RouteChange["kind"], { moving }: Want): RouteChange {
+    const all = Array.from({ length: rank.worldSize }, (_, i) => i);
+    const moves = moving?.includes(rank.report.rank) ?? true;
+    return { kind, moving: moving ?? all, moves, perPeer: moving !== undefined };
+  }
+
   /** live: flip, drain, quiet, tear down, all while the application runs. */
-  #leave(rank: FakeRank, at: { cycle: number; step: number; error: number; detail: string }): void {
-    if (rank.report.route === "tcp") this.set(rank, { ...at, state: "running" });
+  #leave(rank: FakeRank, at: At, want: Want): void {
+    const change = this.#changeOf(rank, "leave", want);
+    // Every rank comes to the same answer, so either all take part in the sets or none.
+    if (change.moving.every((r) => rank.away.has(r))) this.set(rank, { ...at, state: "running" });
     else if (rank.failLeave)
       this.set(rank, { ...at, state: "failed", error: -113, detail: "tcp does not reach rank 0" });
     else {
-      this.set(rank, { ...at, state: "draining", route: "tcp" });
+      rank.change = change;
+      this.set(rank, change.moves ? { ...at, state: "draining", route: "tcp" } : { ...at, state: "running" });
       this.post(rank, "flip", at.cycle, at.step);
     }
   }
 
-  #comeBack(
-    rank: FakeRank,
-    at: { cycle: number; step: number; error: number; detail: string },
-    quietComplete: boolean,
-  ): void {
-    if (!quietComplete) {
-      if (rank.torn) this.violations.push(`rank ${rank.report.rank} has torn down before "quiet"`);
-      this.set(rank, { ...at, state: "draining", route: "openib" });
-      this.post(rank, "back.flip", at.cycle, at.step);
-    } else if (!rank.torn) {
-      if (rank.report.route !== "openib")
+  #comeBack(rank: FakeRank, at: At, want: Want): void {
+    const change = this.#changeOf(rank, want.quietComplete ? "back" : "take-back", want);
+    const isAway = rank.away.has(rank.report.rank);
+    if (want.quietComplete && !change.moving.some((r) => rank.away.has(r))) {
+      if (rank.report.route !== "openib" && !isAway)
         this.violations.push(`rank ${rank.report.rank} is on its way off the card`);
       this.set(rank, { ...at, state: "running" });
-    } else if (rank.failReinit > 0) {
-      rank.failReinit--;
-      // The others learn of it by its part of the set.
-      this.set(rank, { ...at, state: "failed", error: -19, detail: "no usable port" });
-      this.post(rank, "blob", at.cycle, at.step, " failed");
-    } else {
-      this.set(rank, { ...at, state: "opening" });
-      this.post(rank, "blob", at.cycle, at.step);
+      return;
     }
+    rank.change = change;
+    if (!want.quietComplete) {
+      if (rank.torn && !isAway) this.violations.push(`rank ${rank.report.rank} has torn down before "quiet"`);
+      const flips = change.moves && !isAway;
+      this.set(rank, flips ? { ...at, state: "draining", route: "openib" } : { ...at, state: "running" });
+    } else this.set(rank, { ...at, state: change.moves ? "opening" : "running" });
+    if (change.perPeer) this.post(rank, "dropped", at.cycle, at.step);
+    else this.#backBegins(rank);
+  }
+
+  #backBegins(rank: FakeRank): void {
+    const { cycle, step } = rank.report;
+    if (rank.change?.kind === "take-back") this.post(rank, "back.flip", cycle, step);
+    else if (rank.failReinit > 0 && rank.change?.moves === true) {
+      rank.failReinit--;
+      rank.change = undefined;
+      // The others learn of it by its part of the set.
+      this.set(rank, { state: "failed", error: -19, detail: "no usable port" });
+      this.post(rank, "blob", cycle, step, " failed");
+    } else this.post(rank, "blob", cycle, step);
   }
 
   /** live: what a rank does when a set of its step is complete. */
   #step(rank: FakeRank, key: string): void {
-    const { cycle, step, state } = rank.report;
+    const { cycle, step } = rank.report;
+    const { change } = rank;
+    if (change === undefined) return;
     const then: Record<string, string> = {
       ...{ flip: "drained", drained: "quiet", blob: "handles", handles: "ready", ready: "back.flip" },
       "back.flip": "back.drained",
     };
     const next = then[key];
-    if (state !== "draining" && state !== "opening") return;
     if (next !== undefined) this.post(rank, next, cycle, step);
+    else if (key === "back.drained") this.#backEnds(rank, change);
+    else if (key === "quiet" && change.moves && !change.perPeer) this.#tearDown(rank, change);
     else if (key === "quiet") {
-      if (this.stuckTearDown) return;
-      this.set(rank, { state: "closing" });
-      rank.torn = true;
-      this.set(rank, { state: "running", route: "tcp", openDescriptors: 0 });
-    } else if (key === "back.drained") {
-      const epoch = rank.report.epoch + (rank.torn ? 1 : 0);
-      rank.torn = false;
-      this.set(rank, { state: "running", route: "openib", epoch, openDescriptors: 3 });
+      this.post(rank, "dropped", cycle, step);
+      if (!change.moves) this.#hasLeft(rank, change);
+    } else if (key === "dropped" && change.kind === "leave") this.#tearDown(rank, change);
+    else if (key === "dropped") this.#backBegins(rank);
+  }
+
+  #tearDown(rank: FakeRank, change: RouteChange): void {
+    if (this.stuckTearDown) {
+      rank.report = { ...rank.report, state: "closing" };
+      return;
     }
+    this.set(rank, { state: "closing" });
+    rank.torn = true;
+    this.#hasLeft(rank, change);
+    this.set(rank, { state: "running", route: "tcp", openDescriptors: 0 });
+  }
+
+  #hasLeft(rank: FakeRank, change: RouteChange): void {
+    for (const r of change.moving) rank.away.add(r);
+    rank.change = undefined;
+  }
+
+  #backEnds(rank: FakeRank, change: RouteChange): void {
+    rank.change = undefined;
+    if (change.kind === "back") for (const r of change.moving) rank.away.delete(r);
+    if (!change.moves || rank.away.has(rank.report.rank)) return;
+    const epoch = rank.report.epoch + (rank.torn ? 1 : 0);
+    rank.torn = false;
+    this.set(rank, { state: "running", route: "openib", epoch, openDescriptors: 3 });
   }
 
   /** Ranks that have not torn down yet do so now. */
   letTearDown(): void {
     this.stuckTearDown = false;
-    for (const rank of this.ranks) if (rank.report.route === "tcp" && !rank.torn) this.#step(rank, "quiet");
+    for (const rank of this.ranks)
+      if (rank.report.state === "closing" && rank.change !== undefined) this.#tearDown(rank, rank.change);
+  }
+
+  /** Peers the rank reaches over openib. */
+  overOpenib(rank: FakeRank): number[] {
+    const all = Array.from({ length: rank.worldSize }, (_, i) => i);
+    if (rank.away.has(rank.report.rank)) return [];
+    return all.filter((r) => r !== rank.report.rank && !rank.away.has(r));
+  }
+
+  /** In two lines, so that reassembly is used. */
+  #tellPeers(rank: FakeRank, answer: number): void {
+    const near = this.overOpenib(rank);
+    const peers = Array.from({ length: rank.worldSize }, (_, i) => i)
+      .filter((peer) => peer !== rank.report.rank)
+      .map((peer) => {
+        const isNear = near.includes(peer);
+        return {
+          ...{ rank: peer, route: isNear ? "openib" : "tcp", epoch: 1 },
+          openib: { fragments: 10, bytes: 1000 + peer },
+          tcp: isNear ? { fragments: 0, bytes: 0 } : { fragments: 2, bytes: 50 },
+        };
+      });
+    for (const [first, end] of [
+      [0, 1],
+      [1, peers.length],
+    ] as const)
+      if (first < end)
+        this.#send({
+          ...{ type: "peers", session: this.#session, answer, job: rank.job, rank: rank.report.rank },
+          ...{ first, total: peers.length, peers: peers.slice(first, end) },
+        });
   }
 
   #board(part: BoardPart): void {

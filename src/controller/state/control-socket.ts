@@ -9,7 +9,11 @@ import { z } from "zod";
 import { SymvirtError } from "../../errors.js";
 import { encodeLine, LineDecoder } from "../../protocol/framing.js";
 
-const requestSchema = z.strictObject({ ask: z.enum(["status", "abort"]) });
+const requestSchema = z.strictObject({
+  ask: z.enum(["status", "abort"]),
+  /** Of "status": each rank's picture of its peers, too. */
+  peers: z.literal(true).optional(),
+});
 export type ControlRequest = z.infer<typeof requestSchema>;
 const MAX_REQUEST = 4096;
 const MAX_ANSWER = 16 * 1024 * 1024;
@@ -86,6 +90,8 @@ export async function askControl(
       socket.on("data", (chunk: Buffer) => {
         const [line] = decoder.push(chunk);
         if (line !== undefined) resolve(JSON.parse(line));
+        else if (decoder.dropped.oversize > 0)
+          reject(new SymvirtError("internal", `the controller's answer is over ${MAX_ANSWER} bytes`));
       });
       socket.on("error", reject);
       socket.on("close", () =>

@@ -32,16 +32,25 @@ const target = z.object({
     }),
   ),
   strategy: z.enum(strategies).default("park"),
-  /** The ranks run over openib when the cycle begins, so they have to leave the card. */
+  /** Ranks that change routes run over openib when the cycle begins, so they have to leave the card. */
   leave: z.boolean().default(true),
-  /** They are to run over openib when it ends. */
+  /** The ranks that change routes are to run over openib when it ends. */
   comeBack: z.boolean().default(true),
   jobs: z.array(
     z.object({
       job: z.string(),
       worldSize: z.number().int(),
+      /** live: the ranks that change the routes to all their peers, in every step of the cycle; absent: all. */
+      moving: z.array(z.number().int()).optional(),
       ranks: z.array(
-        z.object({ rank: z.number().int(), vm: z.string(), epoch: z.number().int(), tcpOnly: z.boolean() }),
+        z.object({
+          rank: z.number().int(),
+          vm: z.string(),
+          epoch: z.number().int(),
+          tcpOnly: z.boolean(),
+          /** It ran over tcp with everybody when the cycle began, though it could use a card. */
+          away: z.boolean().default(false),
+        }),
       ),
     }),
   ),
