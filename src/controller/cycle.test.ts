@@ -343,6 +343,30 @@ describe("live", () => {
     ]);
   });
 
+  it("speaks of the VM's own ranks where only those change all their routes", () => {
+    const perPeer: CycleShape = { ...live, perPeer: true };
+    const said = (events: CycleEvent[], shape: Partial<CycleShape> = {}) =>
+      finish(events, { ...perPeer, ...shape }).last;
+    expect(said([begin], { getsCards: false, comeBack: false })).toMatchObject({
+      outcome: "done",
+      message: expect.stringMatching(
+        /^vm1 runs on h3, its ranks over tcp with every peer: `symvirt recover vm1`/,
+      ),
+    });
+    expect(said([begin])).toMatchObject({ message: "vm1 runs on h3 with its card, its ranks over openib" });
+    const inPlace = { to: "h1", hasCards: false, leave: false };
+    expect(said([begin], inPlace)).toMatchObject({ message: "the ranks on vm1 run over openib again" });
+    expect(said([begin, ok, ok, failedStep, failedStep], inPlace)).toMatchObject({
+      outcome: "rolled-back",
+      message: "no port; the ranks on vm1 run over tcp as before",
+    });
+    const nowhere = [...into("re-init"), failedStep, failedStep, ...Array<CycleEvent>(9).fill(ok)];
+    expect(said([...nowhere, failedStep, failedStep])).toMatchObject({
+      outcome: "needs-operator",
+      message: expect.stringMatching(/^vm1 is on h1 and its ranks run over tcp there: no port/),
+    });
+  });
+
   it("recovers in place, and takes the card out again if that fails", () => {
     const inPlace: CycleShape = { ...live, to: "h1", hasCards: false, leave: false };
     expect(finish([begin], inPlace)).toMatchObject({

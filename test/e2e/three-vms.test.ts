@@ -1,5 +1,6 @@
 /** End to end on three VMs with one rank each, and a spare host. */
 import { describe, it } from "vitest";
+import { perPeerCases } from "./cases/per-peer.js";
 import { workloadCases } from "./cases/workloads.js";
 import { expectNothingLeft, type LabShape, useLab, whyNoLab } from "./support/lab-fixture.js";
 import { say } from "./support/progress.js";
@@ -18,7 +19,10 @@ if (!live) say("three VMs, live: skipped, as SYMVIRT_E2E_LIVE is not set (docs/l
 describe.skipIf(why !== "")("three VMs, one rank each", () => {
   const { get, down } = useLab(shape);
   workloadCases(get, "park");
-  describe.skipIf(!live)("live", () => workloadCases(get, "live"));
+  describe.skipIf(!live)("live", () => {
+    perPeerCases(get);
+    workloadCases(get, "live");
+  });
   it.skipIf(process.env.SYMVIRT_E2E_KEEP !== undefined)("leaves nothing behind", async () => {
     await down();
     await expectNothingLeft(shape.name);

@@ -79,17 +79,19 @@ export interface StateFields {
   step?: number;
   sentBytes?: number;
   openDescriptors?: number;
+  wholeOnly?: boolean;
   detail?: string;
 }
 
 export function stateDatagram(f: StateFields = {}): Buffer {
-  const b = Buffer.alloc(288);
+  const b = Buffer.alloc(296);
   b.writeUInt32LE(f.state ?? STATE.running, 0);
   b.writeUInt32LE(f.route ?? ROUTE.openib, 4);
   b.writeUInt32LE(f.epoch ?? 1, 8);
   b.writeBigUInt64LE(BigInt(f.sentBytes ?? 0), 48 + 16);
   b.writeUInt32LE(f.openDescriptors ?? 0, 116);
-  b.write(f.detail ?? "", 128);
+  b.writeUInt32LE(f.wholeOnly === true ? 1 : 0, 128);
+  b.write(f.detail ?? "", 136);
   return datagram(2, b, { cycle: f.cycle ?? 0, step: f.step ?? 0 });
 }
 
@@ -110,6 +112,19 @@ export function postDatagram(f: {
   return datagram(3, Buffer.concat([b, f.data]), { cycle: f.cycle ?? 1, step: f.step ?? 1 });
 }
 
+/** A part of a rank's picture of its peers: these ranks, all over openib with this many bytes. */
+export function peersDatagram(first: number, total: number, ranks: readonly number[], bytes = 7): Buffer {
+  const b = Buffer.alloc(8 + 48 * ranks.length);
+  b.writeUInt32LE(first, 0);
+  b.writeUInt32LE(total, 4);
+  for (const [i, rank] of ranks.entries()) {
+    b.writeUInt32LE(rank, 8 + 48 * i);
+    b.writeUInt32LE(ROUTE.openib, 12 + 48 * i);
+    b.writeBigUInt64LE(BigInt(bytes), 8 + 48 * i + 24);
+  }
+  return datagram(6, b);
+}
+
 export const BYE = datagram(4, Buffer.alloc(0));
 
 export interface Received {
@@ -125,6 +140,8 @@ export class FakeRank {
   closed = false;
   /** With `answerQueries`, QUERY is answered by this. */
   current: Buffer | undefined;
+  /** QUERY_PEERS is answered by these, if by any. */
+  peers: Buffer[] = [];
   readonly #descriptor: Descriptor;
 
   constructor(socket: string) {
@@ -192,6 +209,7 @@ export class FakeRank {
         body: Buffer.from(bytes.subarray(24)),
       });
       if (type === 19 && this.current !== undefined) this.send(this.current);
+      if (type === 21) for (const part of this.peers) this.send(part);
     }
   }
 }

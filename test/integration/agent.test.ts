@@ -2,13 +2,15 @@ import { spawn } from "node:child_process";
 import { readdirSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { ANNOUNCE_SESSION, type GuestPost, type Want } from "../../src/protocol/messages.js";
+import { ANNOUNCE_SESSION, type GuestPeers, type GuestPost, type Want } from "../../src/protocol/messages.js";
 import {
   AgentBench,
   BYE,
   datagram,
   type FakeHost,
+  type FakeRank,
   helloDatagram,
+  peersDatagram,
   postDatagram,
   ROUTE,
   STATE,
@@ -203,7 +205,7 @@ describe("hostile ranks", () => {
     ["another version", datagram(1, Buffer.alloc(280), { version: 2 }), /version 2/],
     ["an oversize datagram", Buffer.alloc(40_000), /longer than 32768/],
     ["a wrong length field", helloDatagram().subarray(0, 200), /length field/],
-    ["state before hello", datagram(2, Buffer.alloc(288)), /first datagram must be a hello/],
+    ["state before hello", datagram(2, Buffer.alloc(296)), /first datagram must be a hello/],
     ["a message of the agent", datagram(17, Buffer.alloc(8)), /not for the agent/],
     ["a job id with a slash", helloDatagram({ job: "../etc" }), /job id/],
     ["an endless job id", helloDatagram({ job: "x".repeat(64) }), /not NUL-terminated/],
@@ -439,6 +441,110 @@ describe("query", () => {
     expect(performance.now() - started).toBeGreaterThan(250);
     expect(performance.now() - started).toBeLessThan(2000);
     expect(state.jobs[0]?.ranks).toHaveLength(2);
+  });
+});
+
+describe("query of peers", () => {
+  const peersLines = () => host.lines.filter((l): l is GuestPeers => l.type === "peers");
+  const told = () => peersLines().map((l) => [l.answer, l.rank, l.first, ...l.peers.map((p) => p.rank)]);
+  const twoRanks = async () => {
+    await host.hello(SESSION);
+    const ranks = [await bench.join({ worldSize: 4 }), await bench.join({ rank: 1, worldSize: 4 })];
+    for (const rank of ranks) rank.say({});
+    return ranks as [FakeRank, FakeRank];
+  };
+
+  it("hands each rank's parts on as they come, and then the state", async () => {
+    const [a, b] = await twoRanks();
+    a.peers = [peersDatagram(0, 3, [1, 2]), peersDatagram(2, 3, [3])];
+    b.peers = [peersDatagram(0, 3, [0, 2, 3])];
+    host.send({ type: "query", session: SESSION, id: 9, peers: true });
+    await host.state((s) => s.answer === 9);
+    expect(told().filter(([, rank]) => rank === 0)).toEqual([
+      [9, 0, 0, 1, 2],
+      [9, 0, 2, 3],
+    ]);
+    expect(told().filter(([, rank]) => rank === 1)).toEqual([[9, 1, 0, 0, 2, 3]]);
+    expect(peersLines()[0]?.peers[0]).toEqual({
+      ...{ rank: expect.any(Number) as number, route: "openib", epoch: 0 },
+      ...{ openib: { fragments: 0, bytes: 7 }, tcp: { fragments: 0, bytes: 0 } },
+    });
+    const after = host.lines.slice(host.lines.findIndex((l) => l.type === "state" && l.answer === 9));
+    expect(after.filter((l) => l.type === "peers")).toEqual([]);
+  });
+
+  it("is not asked by a plain query, and what comes unasked goes nowhere", async () => {
+    const [a, b] = await twoRanks();
+    a.send(peersDatagram(0, 1, [1]));
+    host.send({ type: "query", session: SESSION, id: 3 });
+    await host.state((s) => s.answer === 3);
+    expect([...a.of(21), ...b.of(21), ...told()]).toEqual([]);
+  });
+
+  it("answers without a rank that tells no peers, or dies meanwhile", async () => {
+    const [a, b] = await twoRanks();
+    a.peers = [peersDatagram(0, 1, [1])];
+    host.send({ type: "query", session: SESSION, id: 4, peers: true });
+    await host.state((s) => s.answer === 4);
+    expect(told()).toEqual([[4, 0, 0, 1]]);
+    host.clear();
+    host.send({ type: "query", session: SESSION, id: 5, peers: true });
+    await until("the question", () => b.of(21).length === 2);
+    b.close();
+    const state = await host.state((s) => s.answer === 5);
+    expect(state.jobs[0]?.ranks[1]?.state).toBe("lost");
+  });
+
+  it("hands no part on that does not continue the answer, however many come", async () => {
+    const [a, b] = await twoRanks();
+    b.peers = [peersDatagram(0, 0, [])];
+    const flood = Array.from({ length: 100 }, () => peersDatagram(0, 3, [1, 2]));
+    a.peers = [peersDatagram(1, 3, [2, 3]), ...flood, peersDatagram(2, 3, [3]), ...flood];
+    host.send({ type: "query", session: SESSION, id: 6, peers: true });
+    await host.state((s) => s.answer === 6);
+    expect(told().filter(([, rank]) => rank === 0)).toEqual([
+      [6, 0, 0, 1, 2],
+      [6, 0, 2, 3],
+    ]);
+  });
+
+  it("cuts off a rank whose picture breaks a rule", async () => {
+    const [a] = await twoRanks();
+    a.send(peersDatagram(3, 2, [1]));
+    expect(await a.rejection()).toContain("outside of their 2");
+  });
+});
+
+describe("moving ranks", () => {
+  const bitsOf = (body: Buffer) => {
+    const bits = body.subarray(8);
+    return Array.from({ length: 8 * bits.length }, (_, r) => r).filter(
+      (r) => ((bits[r >> 3] ?? 0) & (1 << (r & 7))) !== 0,
+    );
+  };
+
+  it("are told to every rank, also to one that comes later; whole-only is reported", async () => {
+    await host.hello(SESSION);
+    const first = await bench.join({ worldSize: 20 });
+    first.say({ wholeOnly: true });
+    await host.state((s) => s.jobs[0]?.ranks[0]?.wholeOnly === true);
+    host.send({ ...want(SESSION, 1, 1, "run-tcp"), moving: [1, 9, 19] });
+    await until("the want", () => first.of(17)[0]);
+    const late = await bench.join({ rank: 1, worldSize: 20 });
+    await until("the want again", () => late.of(17)[0]);
+    for (const rank of [first, late]) expect(rank.of(17).map((m) => bitsOf(m.body))).toEqual([[1, 9, 19]]);
+    host.send(want(SESSION, 1, 2, "run-tcp"));
+    await until("the want of all", () => first.of(17).length === 2);
+    expect(bitsOf(first.of(17)[1]?.body ?? Buffer.alloc(0))).toEqual([]);
+  });
+
+  it("beyond the job's world are not taken", async () => {
+    await host.hello(SESSION);
+    const rank = await bench.join({ worldSize: 2 });
+    host.send({ ...want(SESSION, 1, 1, "run-tcp"), moving: [1, 2] });
+    host.send({ ...want(SESSION, 1, 2, "run-tcp"), moving: [1] });
+    await until("a want", () => rank.of(17)[0]);
+    expect(rank.of(17).map((m) => m.step)).toEqual([2]);
   });
 });
 

@@ -28,6 +28,38 @@ describe("a guest that misbehaves", () => {
     expectWell(w, "vm1", "h3");
   });
 
+  it("pictures of peers that nobody asked for, or that are too many, change nothing", async () => {
+    const w = world({ strategy: "live" });
+    const none = { fragments: 0, bytes: 0 };
+    const peers = [{ rank: 0, route: "tcp", epoch: 1, openib: none, tcp: none }];
+    const line = (change: object) => {
+      const { session } = w.guest("vm2");
+      const part = { type: "peers", session, answer: 1, job: "job.1", rank: 2, first: 0, total: 1, peers };
+      return `${JSON.stringify({ ...part, ...change })}\n`;
+    };
+    let told = false;
+    const report = await (
+      await controllerOf(w)
+    ).migrate({
+      vm: "vm1",
+      to: "h3",
+      onProgress: (_, { phase }) => {
+        if (told || phase !== "detach") return;
+        told = true;
+        for (let rank = 0; rank < 200; rank++) w.guest("vm2").raw(line({ rank, answer: rank % 3 }));
+        for (const bad of [
+          { total: 9999 },
+          { first: -1 },
+          { peers: Array(683).fill(peers[0]) },
+          { peers: 1 },
+        ])
+          w.guest("vm2").raw(line(bad));
+      },
+    });
+    expect(report.outcome).toBe("done");
+    expectWell(w, "vm1", "h3");
+  });
+
   it("three lines over the cap quarantine the channel by name, and the job is rolled back", async () => {
     const w = world();
     let told = false;

@@ -7,7 +7,7 @@ import { type CliRun, words } from "../support/cli.js";
 import { deafen, hearAgain, killAgent } from "../support/guest-facts.js";
 import { Job, type RankSample, sharedJob } from "../support/job.js";
 import type { E2eLab, RawCluster, RawHost } from "../support/lab-fixture.js";
-import { expectOn, expectRolledBack } from "../support/outcomes.js";
+import { expectOn, expectRolledBack, reportOf } from "../support/outcomes.js";
 import { say, timed, until } from "../support/progress.js";
 
 /** Pre-copy takes a minute or more with this. */
@@ -155,7 +155,8 @@ export function failureCases(lab: () => E2eLab): void {
       await Promise.all(lab().vms.map((vm) => killAgent(lab(), vm)));
       const result = await s.run.ended;
       expect(result.code, words(result)).toBe(0);
-      const after = await job.expectOpenib(s.before, 1);
+      const movers = reportOf(result).ranks.filter((r) => r.moved);
+      const after = await job.expectOpenib(s.before, 1, new Set(movers.map((r) => r.vm)));
       await expectOn(lab(), s.vm, s.to);
       await job.expectGoesOn(after);
     });

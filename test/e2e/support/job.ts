@@ -111,9 +111,14 @@ export class Job {
 
   /**
    * Every rank runs over openib, in an epoch that has grown by `epochs` since `before`, or by the same
-   * few more where a handshake of openib stopped half way and all ranks opened the card anew.
+   * few more where a handshake of openib stopped half way and all ranks opened the card anew. With `moved`
+   * only the ranks on these VMs have left the card; the others are in the epoch they were in.
    */
-  async expectOpenib(before?: readonly RankSample[], epochs?: number): Promise<RankSample[]> {
+  async expectOpenib(
+    before?: readonly RankSample[],
+    epochs?: number,
+    moved?: ReadonlySet<string>,
+  ): Promise<RankSample[]> {
     const ranks = await this.ranks();
     expect(
       ranks.map((r) => r.rank),
@@ -124,7 +129,10 @@ export class Job {
         ...{ rank, state: "running", route: "openib", error: 0 },
       });
     if (before !== undefined && epochs !== undefined) {
-      const grown = ranks.map((r, i) => r.report.epoch - (before[i]?.report.epoch ?? 0));
+      const growth = (r: RankSample) => r.report.epoch - (before[r.rank]?.report.epoch ?? 0);
+      const stayed = ranks.filter((r) => moved?.has(r.vm) === false);
+      expect(stayed.map(growth)).toEqual(stayed.map(() => 0));
+      const grown = ranks.filter((r) => !stayed.includes(r)).map(growth);
       expect(new Set(grown).size, `epochs grew by ${grown.join(", ")}`).toBe(1);
       expect(grown[0]).toBeGreaterThanOrEqual(epochs);
       expect(grown[0]).toBeLessThanOrEqual(epochs === 0 ? 0 : epochs + 4);
