@@ -3,6 +3,7 @@
 #include "arrivals.h"
 #include "openib.h"
 #include "proxy.h"
+#include "start.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -137,6 +138,9 @@ static int add_by(int via, size_t count, opal_proc_t **procs, sv_endpoint_t **pe
 int sv_endpoint_add_procs(mca_btl_base_module_t *module, size_t count, opal_proc_t **procs, sv_endpoint_t **peers,
                           opal_bitmap_t *reachable)
 {
+    if (sv_unlikely(sv_proxy.undecided)) {
+        sv_start_decide();
+    }
     int rc = add_by(SV_VIA_OPENIB, count, procs, peers, reachable);
     if (OPAL_SUCCESS == rc) {
         rc = add_by(SV_VIA_TCP, count, procs, peers, reachable);

@@ -6,6 +6,7 @@
 #include "arrivals.h"
 #include "cookie.h"
 #include "cycle.h"
+#include "openib.h"
 #include "registration.h"
 #include "remote.h"
 
@@ -408,10 +409,20 @@ static int proxy_finalize(mca_btl_base_module_t *module)
     return OPAL_SUCCESS;
 }
 
+/* What every card that may come can do: no atomics, and no more at once than the PML's pipeline takes (cards
+ * differ in the largest message, 8 MiB on soft-RoCE). Windows so take osc/pt2pt, in all ranks alike. */
+static void show_any_card(mca_btl_base_module_t *to)
+{
+    to->btl_flags &= ~(uint32_t)MCA_BTL_FLAGS_ATOMIC_FOPS;
+    to->btl_atomic_flags = 0;
+    to->btl_get_limit = to->btl_put_limit = to->btl_rdma_pipeline_frag_size;
+}
+
 void sv_proxy_copy_limits(void)
 {
     mca_btl_base_module_t *to = &sv_proxy.module;
-    const mca_btl_base_module_t *from = sv_proxy_real(sv_proxy.tcp_only ? SV_VIA_TCP : SV_VIA_OPENIB);
+    const mca_btl_base_module_t *from = sv_proxy.began_bare ? sv_openib_defaults()
+                                                            : sv_proxy_real(sv_proxy.tcp_only ? SV_VIA_TCP : SV_VIA_OPENIB);
     if (NULL == from) {
         return; /* on tcp for now: what the PML has read of openib stays true */
     }
@@ -444,6 +455,9 @@ void sv_proxy_copy_limits(void)
         if (tcp->btl_max_send_size < to->btl_max_send_size) {
             to->btl_max_send_size = tcp->btl_max_send_size;
         }
+    }
+    if (sv_proxy.began_bare) {
+        show_any_card(to);
     }
 }
 
