@@ -94,3 +94,5 @@ try {
     process.exitCode = error instanceof SymvirtError ? error.exitCode : ExitCode.internal;
   }
 }
+// What a stopped soak was waiting for in its guests would be waited for until its deadline.
+if (abort.signal.aborted) process.exit();
