@@ -2,10 +2,10 @@
 import { describe, it } from "vitest";
 import { lateRank } from "./cases/live-pressure.js";
 import { workloadCases } from "./cases/workloads.js";
-import { expectNothingLeft, type LabShape, useLab, whyNoLab } from "./support/lab-fixture.js";
+import { expectNothingLeft, type LabShape, labName, useLab, whyNoLab } from "./support/lab-fixture.js";
 import { say } from "./support/progress.js";
 
-const shape: LabShape = { name: "e2e-three", vms: 3, hosts: 4, ranksPerVm: 1 };
+const shape: LabShape = { name: labName("three"), vms: 3, hosts: 4, ranksPerVm: 1 };
 const why = whyNoLab();
 if (why !== "") say(`three VMs: skipped, as ${why}`);
 

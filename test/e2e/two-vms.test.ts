@@ -7,10 +7,10 @@ import { guestVerbs } from "./cases/guest-verbs.js";
 import { slowTcp } from "./cases/live-pressure.js";
 import { parkCycles } from "./cases/park-cycles.js";
 import { manyMigrations, workloadCases } from "./cases/workloads.js";
-import { expectNothingLeft, type LabShape, useLab, whyNoLab } from "./support/lab-fixture.js";
+import { expectNothingLeft, type LabShape, labName, useLab, whyNoLab } from "./support/lab-fixture.js";
 import { say } from "./support/progress.js";
 
-const shape: LabShape = { name: "e2e-two", vms: 2, hosts: 3, ranksPerVm: 2 };
+const shape: LabShape = { name: labName("two"), vms: 2, hosts: 3, ranksPerVm: 2 };
 const why = whyNoLab();
 if (why !== "") say(`two VMs: skipped, as ${why}`);
 

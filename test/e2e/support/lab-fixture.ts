@@ -19,6 +19,11 @@ import {
 import { mendScript } from "./guest-facts.js";
 import { say, until } from "./progress.js";
 
+/** Name of a lab of these tests. SYMVIRT_E2E_NAME keeps two runs on one machine apart. */
+export function labName(kind: string): string {
+  return `${process.env.SYMVIRT_E2E_NAME ?? "e2e"}-${kind}`;
+}
+
 /** Why no lab can run on this machine; empty when one can. */
 export function whyNoLab(): string {
   if (process.getuid?.() !== 0) return "the lab needs root";
