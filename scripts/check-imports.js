@@ -13,6 +13,8 @@ const allowed = {
   timeline: ["protocol", "controller"],
   lab: ["vmm", "controller", "protocol"],
   demo: ["lab", "controller", "protocol", "timeline", "vmm", "index.ts"],
+  testbed: ["lab", "demo/job-command.ts", "demo/job-log.ts", "controller", "protocol", "index.ts"],
+  soak: ["testbed", "lab", "index.ts"],
   bench: ["lab", "demo", "controller", "protocol", "vmm", "index.ts"],
   cli: ["agent", "mpirun", "controller", "lab", "demo", "protocol", "vmm", "timeline", "index.ts"],
   "index.ts": ["controller", "protocol", "vmm"],

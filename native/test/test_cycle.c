@@ -246,6 +246,11 @@ static int card_deregister(mca_btl_base_module_t *m, sv_handle_t *h)
     return 0;
 }
 
+const mca_btl_base_module_t *sv_openib_defaults(void)
+{
+    return &card;
+}
+
 int sv_openib_open(char *why, size_t size)
 {
     opens++;
@@ -431,6 +436,20 @@ CASE(hello)
     sv_cycle_finalize();
     CHECK_EQ(stopped, 1);
     tear_down();
+}
+
+CASE(hello_waits_for_the_route)
+{
+    static mca_base_component_t ob1 = {.mca_component_name = "ob1"};
+    sv_opal.selected_pml = &ob1;
+    sv_proxy.undecided = true;
+    sv_cycle_prepare("4.1.4");
+    sv_cycle_step();
+    CHECK_EQ(started, 0);
+    CHECK_EQ(atomic_load(&sv_pending), 1);
+    sv_proxy.undecided = false;
+    sv_cycle_step();
+    CHECK_EQ(started, 1);
 }
 
 CASE(hello_waits_for_the_pml)

@@ -32,23 +32,18 @@ export function whyWhole({ job, ranks }: RosterJob): string | undefined {
 }
 
 /**
- * The ranks that change with the VM, ascending; undefined: all of the job. `willHaveCard` tells of each VM
- * whether it has a card with an active port when the cycle comes to the way back.
+ * The ranks that change with the VM, ascending; undefined: all of the job. While ranks of other VMs are away
+ * only those that are can change (`chooseStrategy` parks the job otherwise), and they come back together.
  */
-export function moversOf(
-  vm: string,
-  job: RosterJob,
-  willHaveCard: (vm: string) => boolean,
-): number[] | undefined {
+export function moversOf(vm: string, job: RosterJob): number[] | undefined {
   const ranks = [...job.ranks.values()];
   const away = ranks.filter((r) => isAway(r.report));
   const own = ranks.filter((r) => r.vm === vm);
   const isWhole = whyWhole(job) !== undefined;
   const chosen = () => {
     if (!own.every((r) => isAway(r.report))) return isWhole ? ranks : own;
-    // They have left in an earlier cycle: there is only the way back.
-    if (away.length === ranks.length) return isWhole || ranks.every((r) => willHaveCard(r.vm)) ? ranks : own;
-    return isWhole ? away : own;
+    // They have left in an earlier cycle: there is only the way back, which all that are away go at once.
+    return away;
   };
   const numbers = chosen().map((r) => r.report.rank);
   return numbers.length === ranks.length ? undefined : numbers.sort((a, b) => a - b);

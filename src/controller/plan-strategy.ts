@@ -22,15 +22,25 @@ export function jobsOn(vm: string, jobs: readonly RosterJob[]): RosterJob[] {
 }
 
 /** live only if every job of the VM can; a note says why not. */
-export function chooseStrategy(wanted: Strategy, jobs: readonly RosterJob[], findings: Findings): Strategy {
+export function chooseStrategy(
+  vm: string,
+  wanted: Strategy,
+  jobs: readonly RosterJob[],
+  findings: Findings,
+): Strategy {
   if (wanted === "park") return "park";
-  const reasons = jobs.map(whyPark).filter((reason) => reason !== undefined);
+  const reasons = jobs.map((job) => whyPark(vm, job)).filter((reason) => reason !== undefined);
   for (const reason of reasons) findings.note(`the jobs are parked: ${reason}`);
   return reasons.length === 0 ? "live" : "park";
 }
 
-function whyPark({ job, ranks }: RosterJob): string | undefined {
+function whyPark(vm: string, { job, ranks }: RosterJob): string | undefined {
   const reports = [...ranks.values()].map((r) => r.report);
+  // Only routes that all lead over the card can be drained by what the moving ranks have sent over them.
+  const own = [...ranks.values()].filter((r) => r.vm === vm);
+  const other = [...ranks.values()].find((r) => r.vm !== vm && isAway(r.report));
+  if (other !== undefined && !own.every((r) => isAway(r.report)))
+    return `rank ${other.report.rank} of job ${job} on ${other.vm} runs over tcp, and the routes of ${vm} alone change only where the others lead over the card`;
   const alone = reports.find((r) => r.tcpOnly);
   if (alone !== undefined && reports.some((r) => !r.tcpOnly))
     return `rank ${alone.rank} of job ${job} knows tcp only while others use the card`;
@@ -59,7 +69,7 @@ export function planRoutes(
     name === vm ? gets : roster.state(name)?.devices.some(isUp) === true;
   const planned = targets.map((target) => {
     const job = jobs.find((j) => j.job === target.job);
-    const moving = job === undefined ? undefined : moversOf(vm, job, willHaveCard);
+    const moving = job === undefined ? undefined : moversOf(vm, job);
     return moving === undefined ? target : { ...target, moving };
   });
   const movers = planned.flatMap((j) => j.ranks.filter((r) => changesRoutes(j, r.rank)));

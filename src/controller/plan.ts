@@ -121,7 +121,7 @@ export async function planMigration({
       "an agent that speaks for other VMs is broken or hostile: look into that guest",
     );
   const onVm = jobsOn(vm, fleet.roster.jobs());
-  const strategy = chooseStrategy(wantedStrategy(cluster, asked), onVm, findings);
+  const strategy = chooseStrategy(vm, wantedStrategy(cluster, asked), onVm, findings);
   const jobs = checkJobs(vm, fleet.roster.jobs(), findings, strategy);
   const cards =
     here === undefined

@@ -61,6 +61,15 @@ describe.each(names)("%s", (name) => {
   });
 });
 
+it("late tells the longest gap of the ranks that do not compute", async () => {
+  const yields = ["--mca", "mpi_yield_when_idle", "1"];
+  const { stdout, stderr, exitCode } = await mpirun(3, "self,vader", yields, "late", [
+    ...["--seconds", "5", "--compute", "2"],
+  ]);
+  expect(exitCode, stderr).toBe(0);
+  expect(parseJobLog(stdout).result?.longestGapMs).toBeLessThan(1000);
+});
+
 it("rejects an unknown option", async () => {
   const { exitCode, stderr } = await mpirun(2, "self,vader", [], "ring", ["--bogus"]);
   expect(exitCode).toBe(2);

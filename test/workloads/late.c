@@ -2,6 +2,7 @@
 /*
  * The last rank computes for seconds without calling MPI while the others pass messages round a
  * ring; between two computations it exchanges a message with rank 0 and gets it back unchanged.
+ * The longest gap is that of the others: the late rank counts no iterations.
  */
 #include "workload.h"
 

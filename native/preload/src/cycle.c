@@ -35,7 +35,7 @@ static void say_hello(void)
 {
     struct sv_msg_hello hello;
     const char *pml = sv_opal.selected_pml->mca_component_name;
-    if ('\0' == pml[0]) {
+    if ('\0' == pml[0] || sv_proxy.undecided) {
         return; /* not chosen yet: stay pending */
     }
     linked = true;

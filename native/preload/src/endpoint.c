@@ -3,6 +3,7 @@
 #include "arrivals.h"
 #include "openib.h"
 #include "proxy.h"
+#include "start.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -137,6 +138,9 @@ static int add_by(int via, size_t count, opal_proc_t **procs, sv_endpoint_t **pe
 int sv_endpoint_add_procs(mca_btl_base_module_t *module, size_t count, opal_proc_t **procs, sv_endpoint_t **peers,
                           opal_bitmap_t *reachable)
 {
+    if (sv_unlikely(sv_proxy.undecided)) {
+        sv_start_decide();
+    }
     int rc = add_by(SV_VIA_OPENIB, count, procs, peers, reachable);
     if (OPAL_SUCCESS == rc) {
         rc = add_by(SV_VIA_TCP, count, procs, peers, reachable);
@@ -261,6 +265,7 @@ void sv_endpoint_route_all(int via)
 {
     sv_proxy.via = via;
     memset(&sv_proxy.away, 0, sizeof(sv_proxy.away));
+    sv_proxy.emulate_atomics = false;
     for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
         if (SV_VIA_OPENIB == via ? e->openib : e->tcp) {
             route(e, via);
@@ -270,6 +275,7 @@ void sv_endpoint_route_all(int via)
 
 void sv_endpoint_route(const struct sv_ranks *peers, int via)
 {
+    sv_proxy.emulate_atomics = SV_VIA_TCP == via;
     for (size_t i = 0; i < sizeof(peers->bits); i++) {
         if (SV_VIA_TCP == via) {
             sv_proxy.away.bits[i] |= peers->bits[i];

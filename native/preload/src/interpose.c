@@ -10,8 +10,10 @@
 #include "agent_link.h"
 #include "openib.h"
 #include "proxy.h"
+#include "start.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,13 +70,15 @@ static mca_btl_base_module_t **proxy_init(int *count, bool enable_progress_threa
     if (NULL == modules) {
         return NULL;
     }
-    if (sv_openib_open(openib_problem, sizeof(openib_problem))) {
+    const int rc = sv_openib_open(openib_problem, sizeof(openib_problem));
+    if (rc && (-ENODEV != rc || NULL == sv_openib_defaults())) {
         free(modules);
         return NULL; /* select closes the component, as it does with stock openib then */
     }
+    /* Without a port: the job begins over tcp, if there is that. */
     sv_proxy.via = SV_VIA_OPENIB;
-    sv_proxy_build(sv_proxy.openib, &sv_proxy.component);
-    sv_proxy.polling = true;
+    sv_proxy_build(sv_proxy.openib ? sv_proxy.openib : sv_openib_defaults(), &sv_proxy.component);
+    sv_proxy.polling = NULL != sv_proxy.openib;
     modules[0] = &sv_proxy.module;
     *count = 1;
     return modules;
@@ -84,6 +88,19 @@ static int proxy_close(void)
 {
     sv_openib_unload();
     return OPAL_SUCCESS;
+}
+
+/* Takes the proxy's module out of the PML's sight again. */
+static void withdraw(void)
+{
+    mca_btl_base_selected_module_t *selected;
+    OPAL_LIST_FOREACH(selected, sv_opal.modules_initialized, mca_btl_base_selected_module_t) {
+        if (&sv_proxy.module == selected->btl_module) {
+            opal_list_remove_item(sv_opal.modules_initialized, &selected->super);
+            free(selected);
+            return;
+        }
+    }
 }
 
 static int select_over_openib(bool progress_threads, bool mpi_threads, const char *version)
@@ -118,13 +135,21 @@ static int select_over_openib(bool progress_threads, bool mpi_threads, const cha
     item->cli_component = (const mca_base_component_t *)&sv_proxy.component;
     sv_modex_interpose();
     const int rc = sv_opal.select(progress_threads, mpi_threads);
-    if (NULL == sv_proxy.openib) {
+    if (OPAL_SUCCESS == rc) {
+        sv_tcp_adopt();
+    }
+    if (NULL == sv_proxy.openib && (0 == sv_proxy.tcp_count || sv_start_announce(false))) {
+        withdraw();
         snprintf(why, sizeof(why), "no openib module: %.200s", openib_problem);
         sv_cycle_inert(why);
         return rc;
     }
     if (OPAL_SUCCESS == rc) {
-        sv_tcp_adopt();
+        /* Unsaid, the others take it for granted that this rank has one. */
+        if (sv_proxy.openib && sv_start_announce(true)) {
+            sv_warn("the other ranks could not be told of the port");
+        }
+        sv_proxy.undecided = true;
         sv_cycle_prepare(version);
         sv_opal.progress_register_lp(sv_proxy_safe_point);
     }

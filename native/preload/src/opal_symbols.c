@@ -135,3 +135,12 @@ opal_value_t *sv_opal_new_value(void)
     }
     return (opal_value_t *)object;
 }
+
+void sv_opal_free_value(opal_value_t *value)
+{
+    opal_object_t *object = (opal_object_t *)value;
+    for (opal_destruct_t *destruct = object->obj_class->cls_destruct_array; *destruct; destruct++) {
+        (*destruct)(object);
+    }
+    free(object);
+}

@@ -55,5 +55,7 @@ void sv_opal_version(char *version, size_t size);
 
 /* OBJ_NEW(opal_value_t) without referring to OPAL's data symbols. */
 opal_value_t *sv_opal_new_value(void);
+/* OBJ_RELEASE of one that nobody else holds. */
+void sv_opal_free_value(opal_value_t *value);
 
 #endif

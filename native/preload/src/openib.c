@@ -16,6 +16,8 @@
 static char path[1024];
 static void *library;
 static mca_btl_base_component_t *component;
+static mca_btl_base_module_t defaults;
+static bool has_defaults;
 
 int sv_openib_take_over(const mca_btl_base_component_t *stock, char *why, size_t size)
 {
@@ -53,6 +55,22 @@ void sv_openib_unload(void)
     library = NULL;
 }
 
+/* Every module begins as a copy of this one (btl_openib_component.c, init_one_port), whose limits are openib's
+ * variables; a card only takes something away. */
+static void learn_defaults(void)
+{
+    const mca_btl_base_module_t *template = dlsym(library, "mca_btl_openib_module");
+    if (template) {
+        defaults = *template;
+        has_defaults = true;
+    }
+}
+
+const mca_btl_base_module_t *sv_openib_defaults(void)
+{
+    return has_defaults ? &defaults : NULL;
+}
+
 int sv_openib_open(char *why, size_t size)
 {
     library = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
@@ -75,6 +93,7 @@ int sv_openib_open(char *why, size_t size)
         sv_openib_unload();
         return -EIO;
     }
+    learn_defaults();
     int count = 0;
     mca_btl_base_module_t **modules = component->btl_init(&count, false, false);
     if (NULL == modules || count < 1) {

@@ -14,6 +14,9 @@ int sv_openib_open(char *why, size_t size);
  * others. All that was sent over them has arrived. 0, or negative errno with `why`: the routes to them
  * cannot be built anew in this epoch. */
 int sv_openib_drop(const struct sv_ranks *peers, char *why, size_t size);
+/* What openib shows the PML before it knows a card: limits, flags and which functions there are. Known once
+ * sv_openib_open has loaded it, whether it found a card or not; else NULL. */
+const mca_btl_base_module_t *sv_openib_defaults(void);
 /* Closes it: live registrations, endpoints, module, component, library. 0, or -EBUSY with the
  * descriptors still open in `why` (then *open_count says how many). The caller has drained. */
 int sv_openib_close(char *why, size_t size, int *open_count);

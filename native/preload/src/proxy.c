@@ -6,6 +6,7 @@
 #include "arrivals.h"
 #include "cookie.h"
 #include "cycle.h"
+#include "openib.h"
 #include "registration.h"
 #include "remote.h"
 
@@ -319,7 +320,9 @@ static int proxy_atomic_fop(mca_btl_base_module_t *module, sv_endpoint_t *endpoi
     if (sv_unlikely(sv_proxy.hold_atomics)) {
         return OPAL_ERR_OUT_OF_RESOURCE;
     }
-    sv_handle_t room, *card = card_handle(endpoint, local_handle, remote_handle, &room);
+    sv_handle_t room;
+    sv_handle_t *card =
+        sv_proxy.emulate_atomics ? NULL : card_handle(endpoint, local_handle, remote_handle, &room);
     struct sv_cookie *cookie =
         rdma_cookie(endpoint, card ? SV_VIA_OPENIB : SV_VIA_TCP, local_handle, callback, context, data);
     if (sv_unlikely(NULL == cookie)) {
@@ -343,7 +346,9 @@ static int proxy_atomic_cswap(mca_btl_base_module_t *module, sv_endpoint_t *endp
     if (sv_unlikely(sv_proxy.hold_atomics)) {
         return OPAL_ERR_OUT_OF_RESOURCE;
     }
-    sv_handle_t room, *card = card_handle(endpoint, local_handle, remote_handle, &room);
+    sv_handle_t room;
+    sv_handle_t *card =
+        sv_proxy.emulate_atomics ? NULL : card_handle(endpoint, local_handle, remote_handle, &room);
     struct sv_cookie *cookie =
         rdma_cookie(endpoint, card ? SV_VIA_OPENIB : SV_VIA_TCP, local_handle, callback, context, data);
     if (sv_unlikely(NULL == cookie)) {
@@ -408,10 +413,20 @@ static int proxy_finalize(mca_btl_base_module_t *module)
     return OPAL_SUCCESS;
 }
 
+/* What every card that may come can do: no atomics, and no more at once than the PML's pipeline takes (cards
+ * differ in the largest message, 8 MiB on soft-RoCE). Windows so take osc/pt2pt, in all ranks alike. */
+static void show_any_card(mca_btl_base_module_t *to)
+{
+    to->btl_flags &= ~(uint32_t)MCA_BTL_FLAGS_ATOMIC_FOPS;
+    to->btl_atomic_flags = 0;
+    to->btl_get_limit = to->btl_put_limit = to->btl_rdma_pipeline_frag_size;
+}
+
 void sv_proxy_copy_limits(void)
 {
     mca_btl_base_module_t *to = &sv_proxy.module;
-    const mca_btl_base_module_t *from = sv_proxy_real(sv_proxy.tcp_only ? SV_VIA_TCP : SV_VIA_OPENIB);
+    const mca_btl_base_module_t *from = sv_proxy.began_bare ? sv_openib_defaults()
+                                                            : sv_proxy_real(sv_proxy.tcp_only ? SV_VIA_TCP : SV_VIA_OPENIB);
     if (NULL == from) {
         return; /* on tcp for now: what the PML has read of openib stays true */
     }
@@ -444,6 +459,9 @@ void sv_proxy_copy_limits(void)
         if (tcp->btl_max_send_size < to->btl_max_send_size) {
             to->btl_max_send_size = tcp->btl_max_send_size;
         }
+    }
+    if (sv_proxy.began_bare) {
+        show_any_card(to);
     }
 }
 

@@ -82,7 +82,10 @@ struct sv_proxy {
     struct sv_ranks away; /* ranks without a card, while this one keeps its own: tcp leads there */
     bool tcp_only; /* nothing but tcp was ever proxied (SYMVIRT_PROXY=tcp) */
     bool polling;  /* openib may be progressed */
+    bool undecided; /* the route the job begins on is not known before the modex, see start.h */
+    bool began_bare; /* over tcp, as a rank had no port: what the PML was shown then stays */
     bool rebuilding; /* connected over openib again, not yet routed there */
+    bool emulate_atomics; /* some ranks are away: no card does atomics while they exist anywhere else */
     bool hold_atomics; /* between the routes: the caller tries again */
     bool throttled;  /* the old route is not drained yet, see SV_AHEAD_LIMIT */
     bool finalized;

@@ -2,7 +2,7 @@
 import { renameSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { words } from "../support/cli.js";
+import { words } from "../../../src/testbed/command.js";
 import { restoreAgent, withholdAgent } from "../support/guest-facts.js";
 import type { E2eLab } from "../support/lab-fixture.js";
 import { timed } from "../support/progress.js";

@@ -3,11 +3,11 @@ import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { run } from "../../../src/lab/process.js";
 import { openQemuDriver } from "../../../src/vmm/qemu/driver.js";
-import { type CliRun, words } from "../support/cli.js";
+import { type CliRun, words } from "../../../src/testbed/command.js";
+import { Job, type RankSample } from "../../../src/testbed/job.js";
+import { expectOn, expectRolledBack, type Strategy } from "../../../src/testbed/outcomes.js";
 import { deafen, hearAgain, killAgent } from "../support/guest-facts.js";
-import { Job, type RankSample, sharedJob } from "../support/job.js";
-import type { E2eLab, RawCluster, RawHost } from "../support/lab-fixture.js";
-import { expectOn, expectRolledBack, reportOf } from "../support/outcomes.js";
+import { type E2eLab, type RawCluster, type RawHost, sharedJob } from "../support/lab-fixture.js";
 import { say, timed, until } from "../support/progress.js";
 
 /** Pre-copy takes a minute or more with this. */
@@ -32,7 +32,12 @@ interface Fault {
 }
 
 /** Starts a migration to the free host under the job. */
-async function startMigration(lab: E2eLab, job: Job, fault: Fault = {}): Promise<Started> {
+async function startMigration(
+  lab: E2eLab,
+  job: Job,
+  strategy: Strategy,
+  fault: Fault = {},
+): Promise<Started> {
   const { vm = "vm1", args = [], cluster, prepare } = fault;
   const before = await job.expectOpenib();
   const [host, to] = [await lab.hostOf(vm), await lab.freeHost()];
@@ -44,14 +49,14 @@ async function startMigration(lab: E2eLab, job: Job, fault: Fault = {}): Promise
           const destination = raw.hosts[to];
           if (destination !== undefined) cluster(raw, destination);
         });
-  const run = lab.start(["migrate", vm, "--to", to, "--strategy", "park", "--json", ...args], path);
+  const run = lab.start(["migrate", vm, "--to", to, "--strategy", strategy, "--json", ...args], path);
   return { vm, host, to, job, before, run };
 }
 
-export function failureCases(lab: () => E2eLab): void {
-  describe("failures and aborts", () => {
+export function failureCases(lab: () => E2eLab, strategy: Strategy): void {
+  describe(`failures and aborts, strategy ${strategy}`, () => {
     const shared = sharedJob(lab, "ring");
-    const begin = async (fault?: Fault) => await startMigration(lab(), await shared.get(), fault);
+    const begin = async (fault?: Fault) => await startMigration(lab(), await shared.get(), strategy, fault);
 
     it("the destination's QEMU is killed in pre-copy", async () => {
       const s = await begin({ args: slow });
@@ -106,7 +111,7 @@ export function failureCases(lab: () => E2eLab): void {
       await lab().controller.abort();
       await expectRolledBack(lab(), await s.run.ended, { ...s, cause: /abort/ });
       // The ranks were never asked anything.
-      await s.job.expectOpenib(s.before, 0);
+      await s.job.expectOpenib({ since: s.before, epochs: 0 });
     });
 
     it("symvirt abort in pre-copy", async () => {
@@ -149,14 +154,13 @@ export function failureCases(lab: () => E2eLab): void {
           (await job.ranks()).length === lab().worldSize ? true : undefined,
         ),
       );
-      const s = await startMigration(lab(), job, { args: ["--bandwidth", "40M"] });
+      const s = await startMigration(lab(), job, strategy, { args: ["--bandwidth", "40M"] });
       await lab().inPreCopy(s.run);
       // Its own VM is on the move: the other's, and the moving one's.
       await Promise.all(lab().vms.map((vm) => killAgent(lab(), vm)));
       const result = await s.run.ended;
       expect(result.code, words(result)).toBe(0);
-      const movers = reportOf(result).ranks.filter((r) => r.moved);
-      const after = await job.expectOpenib(s.before, 1, new Set(movers.map((r) => r.vm)));
+      const after = await job.expectOpenib({ since: s.before, epochs: 1, vm: s.vm });
       await expectOn(lab(), s.vm, s.to);
       await job.expectGoesOn(after);
     });
@@ -190,10 +194,10 @@ export function failureCases(lab: () => E2eLab): void {
         raw.deadlines = { ...raw.deadlines, detach: "4s" };
       };
       const prepare = async ({ vm }: { vm: string }) => void (await lab().guest(vm, deafen));
-      const first = await startMigration(lab(), job, { cluster: deadline, prepare });
+      const first = await startMigration(lab(), job, strategy, { cluster: deadline, prepare });
       await expectRolledBack(lab(), await first.run.ended, { ...first, cause: /detach/ });
 
-      const second = await startMigration(lab(), job);
+      const second = await startMigration(lab(), job, strategy);
       await lab().inPhase(second.run, "detach");
       await lab().controller.abort();
       await expectRolledBack(lab(), await second.run.ended, { ...second, cause: /abort/ });
@@ -211,7 +215,7 @@ export function failureCases(lab: () => E2eLab): void {
 
     it("abort in drain, waiting for a rank that computes", async () => {
       const job = await Job.start(lab(), "late", { args: ["--compute", "12"] });
-      const s = await startMigration(lab(), job);
+      const s = await startMigration(lab(), job, strategy);
       await lab().inPhase(s.run, "drain");
       await lab().controller.abort();
       await expectRolledBack(lab(), await s.run.ended, { ...s, cause: /abort/ });
@@ -220,7 +224,7 @@ export function failureCases(lab: () => E2eLab): void {
 
     it("a rank dies while draining: the cycle learns it at once", async () => {
       const job = await Job.start(lab(), "late", { args: ["--compute", "50"] });
-      const s = await startMigration(lab(), job);
+      const s = await startMigration(lab(), job, strategy);
       await lab().inPhase(s.run, "drain");
       const victim = s.before.find((r) => r.rank === 1);
       const killed = performance.now();

@@ -1,8 +1,8 @@
 /** `symvirt mpirun` in the guest, `symvirt doctor` and the plan of a job that runs without symvirt. */
 import { describe, expect, it } from "vitest";
 import { labExec } from "../../../src/lab/index.js";
-import { words } from "../support/cli.js";
-import { Job } from "../support/job.js";
+import { words } from "../../../src/testbed/command.js";
+import { Job } from "../../../src/testbed/job.js";
 import type { E2eLab } from "../support/lab-fixture.js";
 import { until } from "../support/progress.js";
 
@@ -22,7 +22,7 @@ export function guestVerbs(lab: () => E2eLab): void {
       const healthy = await lab().cli(["doctor", "vm1"]);
       expect(healthy.code, words(healthy)).toBe(0);
 
-      const job = await Job.start(lab(), "ring", { env: ["SYMVIRT_DISABLE=1"], detached: true });
+      const job = await Job.start(lab(), "ring", { env: ["SYMVIRT_DISABLE=1"], route: "any" });
       await until("the job iterates", 120_000, () => (job.iteration > 0 ? true : undefined), {
         why: () => job.output(),
       });

@@ -1,7 +1,7 @@
 /** Fifty cycles of park and run in one job: nothing is left behind, memory does not grow, every byte is right. */
 import { expect, it } from "vitest";
-import { holdings, type RankHoldings } from "../support/guest-facts.js";
-import { Job } from "../support/job.js";
+import { countsOf, holdings, type RankHoldings } from "../../../src/testbed/holdings.js";
+import { Job } from "../../../src/testbed/job.js";
 import type { E2eLab } from "../support/lab-fixture.js";
 import { say, timed } from "../support/progress.js";
 
@@ -23,23 +23,18 @@ export function parkCycles(lab: () => E2eLab): void {
         }
         await controller.signal(AbortSignal.timeout(120_000));
         if (!looked(cycle)) continue;
-        const after = await job.expectOpenib(before, cycle);
+        const after = await job.expectOpenib({ since: before, epochs: cycle });
         last = await holdings(lab(), before);
         if (cycle === 3) third = last;
         await job.expectGoesOn(after);
         say(`after ${cycle} cycles: ${last.map((h) => `${h.descriptors} fd, ${h.rssKiB} KiB`).join("; ")}`);
       }
     });
-    expect(last.map(counts)).toEqual(third.map(counts));
+    expect(last.map(countsOf)).toEqual(third.map(countsOf));
     for (const [i, { rank, rssKiB }] of last.entries())
       expect((rssKiB - (third[i]?.rssKiB ?? 0)) / (cycles - 3), `KiB a cycle of rank ${rank}`).toBeLessThan(
         1024,
       );
     await job.expectRightEnd();
   });
-}
-
-/** What must be the same after every cycle. Heap mappings come and go; those of the card are among `verbs`. */
-function counts({ rank, descriptors, threads, verbs }: RankHoldings) {
-  return { rank, descriptors, threads, verbs };
 }

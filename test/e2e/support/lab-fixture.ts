@@ -1,29 +1,27 @@
 /** A lab for a test file: up before its tests, down after them whatever happens, and what tests ask of it. */
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect } from "vitest";
 import { parse, stringify } from "yaml";
-import { Controller, type StatusReport } from "../../../src/index.js";
-import {
-  labDown,
-  labExec,
-  labPaths,
-  labStatus,
-  labUp,
-  type OpenLab,
-  packageRoot,
-} from "../../../src/lab/index.js";
+import type { StatusReport } from "../../../src/index.js";
+import { labDown, labPaths } from "../../../src/lab/index.js";
 import { run, runForResult } from "../../../src/lab/process.js";
-import { type CliResult, type CliRun, endRuns, runCli, startCli, words } from "./cli.js";
-import { agentBack, hearAgain } from "./guest-facts.js";
+import { type CliRun, endRuns, words } from "../../../src/testbed/command.js";
+import { Job, type JobOptions } from "../../../src/testbed/job.js";
+import {
+  bootTestbed,
+  type LabShape,
+  openTestbed,
+  startUndertaker,
+  Testbed,
+} from "../../../src/testbed/testbed.js";
+import { mendScript } from "./guest-facts.js";
 import { say, until } from "./progress.js";
 
-export interface LabShape {
-  name: string;
-  vms: number;
-  hosts: number;
-  ranksPerVm: number;
+/** Name of a lab of these tests. SYMVIRT_E2E_NAME keeps two runs on one machine apart. */
+export function labName(kind: string): string {
+  return `${process.env.SYMVIRT_E2E_NAME ?? "e2e"}-${kind}`;
 }
 
 /** Why no lab can run on this machine; empty when one can. */
@@ -41,59 +39,14 @@ export interface RawHost {
 export interface RawCluster {
   deadlines?: Record<string, string | number>;
   hosts: Record<string, RawHost>;
+  vms: Record<string, { cards: Record<string, { bus: string; card?: string }> }>;
 }
 
 type RunningCycle = Extract<StatusReport["running"], { phase: string }>;
 
-export class E2eLab {
-  readonly shape: LabShape;
-  readonly lab: OpenLab;
-  readonly controller: Controller;
+export type { LabShape };
 
-  constructor(shape: LabShape, lab: OpenLab, controller: Controller) {
-    this.shape = shape;
-    this.lab = lab;
-    this.controller = controller;
-  }
-
-  get vms(): string[] {
-    return Object.keys(this.lab.cluster.vms);
-  }
-
-  get worldSize(): number {
-    return this.vms.length * this.shape.ranksPerVm;
-  }
-
-  start(args: readonly string[], cluster = this.lab.path): CliRun {
-    return startCli(cluster, args);
-  }
-
-  async cli(args: readonly string[], cluster = this.lab.path): Promise<CliResult> {
-    return await runCli(cluster, args);
-  }
-
-  async status(): Promise<StatusReport> {
-    return await this.controller.status();
-  }
-
-  async hostOf(vm: string): Promise<string> {
-    const found = (await this.status()).vms.find((v) => v.vm === vm);
-    return found?.host ?? "";
-  }
-
-  /** The one host where no VM runs. */
-  async freeHost(): Promise<string> {
-    const used = (await this.status()).vms.map((v) => v.host);
-    const free = Object.keys(this.lab.cluster.hosts).find((h) => !used.includes(h));
-    if (free === undefined) throw new Error(`no free host: VMs are on ${used.join(", ")}`);
-    return free;
-  }
-
-  /** Hosts where a QEMU of the VM runs, by the process table. */
-  async qemuHosts(vm: string): Promise<string[]> {
-    return (await labStatus(this.lab)).vms.find((v) => v.vm === vm)?.hosts ?? [];
-  }
-
+export class E2eLab extends Testbed {
   qemuPid(vm: string, host: string): number {
     return Number(
       readFileSync(join(this.lab.cluster.hosts[host]?.runtime ?? "", `${vm}.pid`), "utf8").trim(),
@@ -102,13 +55,6 @@ export class E2eLab {
 
   namespace(host: string): string {
     return `sv-${this.shape.name}-${host}`;
-  }
-
-  /** Runs a shell line in a guest; it must succeed. Returns stdout. */
-  async guest(vm: string, line: string): Promise<string> {
-    const result = await labExec(this.lab, vm, ["sh", "-c", line], { signal: AbortSignal.timeout(120_000) });
-    if (result.code !== 0) throw new Error(`"${line}" in ${vm} gave ${result.code}: ${result.stderr}`);
-    return result.stdout;
   }
 
   /** A copy of the cluster file with the same state folder and something changed. */
@@ -153,48 +99,36 @@ export class E2eLab {
   async mend(): Promise<void> {
     say("mending after a failed test");
     await endRuns();
-    for (const host of Object.keys(this.lab.cluster.hosts))
+    for (const host of this.hosts)
       await runForResult(["ip", "-n", this.namespace(host), "link", "set", "sv-up-m", "up"]);
+    await this.limitTcp(undefined);
     for (const vm of this.vms)
       await this.guest(vm, mendScript).catch((e: unknown) => say(`${vm}: ${String(e)}`));
     const aborted = await this.cli(["abort"]);
     if (aborted.code !== 0) say(`symvirt abort: ${words(aborted)}`);
-    for (const vm of this.vms)
-      await this.guest(vm, killJobs).catch((e: unknown) => say(`${vm}: ${String(e)}`));
+    await this.killJobs();
     await until("no ranks left", 60_000, async () =>
       (await this.status()).jobs.length === 0 ? true : undefined,
     ).catch((e: unknown) => say(String(e)));
+    for (const { vm, cards } of (await this.status()).vms) {
+      if (cards.length > 0) continue;
+      // A VM without a job gets a card where it is moved to.
+      const moved = await this.cli(["migrate", vm, "--to", await this.freeHost()]);
+      if (moved.code !== 0) say(`a card for ${vm}: ${words(moved)}`);
+    }
   }
-}
 
-/** Ends jobs by pid: whatever runs from the workloads' folder, and their launchers. */
-const killJobs = `
-for p in /proc/[0-9]*; do
-  case "$(readlink $p/exe)" in
-    /opt/symvirt/build/workloads/*|/usr/bin/orted|/usr/bin/orterun|/usr/bin/mpirun*) kill -9 \${p#/proc/} ;;
-  esac
-done
-rm -f /tmp/e2e-*
-true`;
-
-const mendScript = `
-rm -f /run/symvirt/hook-delay /run/symvirt/hook-fail
-${hearAgain}
-${agentBack}
-true`;
-
-/**
- * Outlives the test process and takes the lab down when that ends in whatever way: it waits for the end of
- * its stdin, which is ours. In a session of its own, so Ctrl-C does not reach it.
- */
-function startUndertaker(name: string): ChildProcess {
-  const script = `cat >/dev/null; exec "$0" "$1" lab down --name "$2" >/dev/null 2>&1`;
-  const child = spawn("sh", ["-c", script, process.execPath, join(packageRoot, "bin/symvirt"), name], {
-    detached: true,
-    stdio: ["pipe", "ignore", "ignore"],
-  });
-  child.unref();
-  return child;
+  /** Limits what the guests get over the management network, on every host; undefined: no limit any more. */
+  async limitTcp(rate: string | undefined): Promise<void> {
+    for (const host of this.hosts)
+      for (const vm of this.vms) {
+        const device = ["dev", `sv-${vm}-m`, "root"];
+        const tc = ["tc", "-n", this.namespace(host), "qdisc"];
+        if (rate === undefined) await runForResult([...tc, "del", ...device]);
+        else
+          await run([...tc, "replace", ...device, "tbf", "rate", rate, "burst", "64kb", "latency", "400ms"]);
+      }
+  }
 }
 
 /** Registers hooks that bring a lab up and down round the tests of a file. `get` is for the tests. */
@@ -216,12 +150,8 @@ export function useLab(shape: LabShape): { get: () => E2eLab; down: () => Promis
       if (existsSync(folder)) await labDown({ name: shape.name, say });
       undertaker = startUndertaker(shape.name);
     }
-    if (!existsSync(cluster)) {
-      const { name, vms, hosts, ranksPerVm } = shape;
-      await labUp({ name, vms, hosts, ranks: ranksPerVm, say });
-    }
-    const { openLab } = await import("../../../src/lab/index.js");
-    lab = new E2eLab(shape, openLab(cluster), await Controller.open(cluster));
+    const bed = existsSync(cluster) ? await openTestbed(shape, say) : await bootTestbed(shape, say);
+    lab = new E2eLab(bed.shape, bed.lab, bed.controller, say);
   });
   afterEach(async ({ task }) => {
     if (task.result?.state !== "fail" || lab === undefined) return;
@@ -264,4 +194,27 @@ function commandLine(pid: string): string {
     // It has ended since the listing.
     return "";
   }
+}
+
+/** A job that several tests share: started at first use, and anew when an earlier test has lost it. */
+export function sharedJob(
+  lab: () => E2eLab,
+  program: string,
+  options: JobOptions = {},
+): { get: () => Promise<Job>; end: () => Promise<void> } {
+  let job: Job | undefined;
+  // When the test that ends it was left out.
+  afterAll(async () => {
+    if (job?.hasEnded === false) await job.expectRightEnd();
+  });
+  return {
+    get: async () => {
+      if (job === undefined || job.hasEnded) job = await Job.start(lab(), program, options);
+      return job;
+    },
+    end: async () => {
+      await job?.expectRightEnd();
+      job = undefined;
+    },
+  };
 }

@@ -1,12 +1,9 @@
-/** What the end-to-end tests say while they run, and waiting for what must become true. */
-import { setTimeout as delay } from "node:timers/promises";
+/** What the end-to-end tests say while they run. */
+import { sayOn } from "../../../src/testbed/progress.js";
 
-const began = performance.now();
+export { until } from "../../../src/testbed/progress.js";
 
-/** One line with the seconds since the file's start, past vitest's capture of the console. */
-export function say(line: string): void {
-  process.stderr.write(`[e2e ${((performance.now() - began) / 1000).toFixed(1).padStart(7)} s] ${line}\n`);
-}
+export const say = sayOn("e2e");
 
 /** Runs a step and says how long it took. */
 export async function timed<T>(what: string, step: () => Promise<T>): Promise<T> {
@@ -19,25 +16,5 @@ export async function timed<T>(what: string, step: () => Promise<T>): Promise<T>
   } catch (error) {
     say(`${what}: failed after ${seconds()}: ${String(error)}`);
     throw error;
-  }
-}
-
-/**
- * Looks until `look` gives something, and returns it. `why` is asked for the error when the deadline has
- * passed. The deadlines are generous: they end a failed test, they pace none.
- */
-export async function until<T>(
-  what: string,
-  deadlineMs: number,
-  look: () => T | undefined | Promise<T | undefined>,
-  options: { pollMs?: number; why?: () => string } = {},
-): Promise<T> {
-  const end = performance.now() + deadlineMs;
-  for (;;) {
-    const found = await look();
-    if (found !== undefined) return found;
-    if (performance.now() > end)
-      throw new Error(`${what}: not within ${deadlineMs / 1000} s. ${options.why?.() ?? ""}`);
-    await delay(options.pollMs ?? 250);
   }
 }

@@ -1,7 +1,7 @@
 /** The command line as a user runs it: a process of its own. */
 import { spawn } from "node:child_process";
 import { join } from "node:path";
-import { packageRoot } from "../../../src/lab/index.js";
+import { packageRoot } from "../lab/index.js";
 
 export interface CliResult {
   code: number | null;
@@ -62,17 +62,17 @@ export async function runCli(cluster: string, args: readonly string[]): Promise<
   return await startCli(cluster, args).ended;
 }
 
-/** Ends what a failed test has left running: first kindly, so that a cycle is rolled back. */
-export async function endRuns(): Promise<void> {
+/** Ends what was left running: first kindly, so that a cycle is rolled back. */
+export async function endRuns(patienceMs = 60_000): Promise<void> {
   for (const run of [...running]) {
     run.kill("SIGTERM");
-    const timer = setTimeout(() => run.kill("SIGKILL"), 60_000);
+    const timer = setTimeout(() => run.kill("SIGKILL"), patienceMs);
     await run.ended;
     clearTimeout(timer);
   }
 }
 
-/** Both outputs, for the message of an assertion. */
+/** Both outputs, for the message of a failure. */
 export function words({ code, signal, stdout, stderr }: CliResult): string {
   return `exit ${code ?? signal}\n--- stderr\n${stderr}\n--- stdout\n${stdout.slice(-4000)}`;
 }
