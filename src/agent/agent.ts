@@ -19,6 +19,7 @@ import { RankServer } from "./rank-server.js";
 import { encodeQuery, encodeWelcome, type RankHello, type RankMessage, type RankPost } from "./rank-wire.js";
 import { ReleaseWatch, usesCard } from "./release-watch.js";
 import { atMostEvery } from "./throttle.js";
+import { TrafficSamples } from "./traffic-samples.js";
 
 /** Changes within this time go to the host in one line. */
 const COALESCE_MS = 20;
@@ -56,6 +57,10 @@ export class Agent {
   readonly #devices: DeviceWatch;
   readonly #host: HostLink;
   readonly #queries = new Set<Query>();
+  readonly #samples = new TrafficSamples<RankConnection>({
+    deadlineMs: QUERY_DEADLINE_MS,
+    ended: (id, told) => this.#tellSample(id, told),
+  });
   readonly #expiry: NodeJS.Timeout;
   readonly #sometimes = atMostEvery(1000);
   #stateTimer: NodeJS.Timeout | undefined;
@@ -106,6 +111,7 @@ export class Agent {
         want: (want) => this.#want(want),
         board: (part) => this.#board(part),
         query: (id) => this.#query(id),
+        sample: (id) => this.#sample(id),
         congested: (congested) => this.#congested(congested),
         failed: options.failed,
       },
@@ -123,6 +129,7 @@ export class Agent {
     clearInterval(this.#expiry);
     clearTimeout(this.#stateTimer);
     for (const query of this.#queries) clearTimeout(query.timer);
+    this.#samples.clear();
     this.#hooks.close();
     this.#devices.close();
     this.#release.close();
@@ -160,9 +167,9 @@ export class Agent {
     if (rank === undefined) return;
     switch (message.type) {
       case "state":
-        this.#jobs.state(connection, message);
+        if (this.#jobs.state(connection, message)) this.#ranksChanged();
         for (const query of this.#queries) this.#answered(query, connection);
-        this.#ranksChanged();
+        this.#samples.told(connection);
         break;
       case "post":
         this.#post(connection, rank, message);
@@ -171,6 +178,7 @@ export class Agent {
         this.#log.info({ job: rank.job, rank: rank.rank }, "rank left");
         this.#jobs.bye(connection);
         for (const query of this.#queries) this.#answered(query, connection);
+        this.#samples.gone(connection);
         this.#ranksChanged();
         break;
       case "log":
@@ -207,6 +215,7 @@ export class Agent {
       "rank lost: its connection ended without a bye",
     );
     for (const query of this.#queries) this.#answered(query, connection);
+    this.#samples.gone(connection);
     this.#ranksChanged();
   }
 
@@ -235,6 +244,7 @@ export class Agent {
     this.#intents.forget();
     for (const query of this.#queries) clearTimeout(query.timer);
     this.#queries.clear();
+    this.#samples.clear();
     this.#sendFullState();
     this.#repeatPosts();
   }
@@ -296,6 +306,23 @@ export class Agent {
     void this.#release.scan().then(() => {
       if (this.#queries.delete(query)) this.#sendState(query.id);
     });
+  }
+
+  #sample(id: number): void {
+    const asked = [...this.#jobs.live()].filter((r) => r.report.state !== "inert").map((r) => r.peer);
+    if (!this.#samples.ask(id, asked)) {
+      this.#sometimes(() => this.#log.warn({ id }, "too many samples at once"));
+      return;
+    }
+    const datagram = encodeQuery();
+    for (const peer of asked) peer.send(datagram);
+  }
+
+  #tellSample(id: number, told: ReadonlySet<RankConnection>): void {
+    const ranks = [...this.#jobs.live()]
+      .filter(({ peer }) => told.has(peer))
+      .map(({ job, rank, report: { route, openib, tcp } }) => ({ job, rank, route, openib, tcp }));
+    this.#host.sample({ answer: id, ranks });
   }
 
   #congested(congested: boolean): void {

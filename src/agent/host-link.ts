@@ -10,6 +10,7 @@ import {
   type BoardPart,
   type GuestHello,
   type GuestPost,
+  type GuestSample,
   type GuestState,
   hostMessage,
   PROTOCOL_VERSION,
@@ -29,6 +30,7 @@ export interface HostLinkEvents {
   want(want: Want): void;
   board(part: BoardPart): void;
   query(id: number): void;
+  sample(id: number): void;
   /** True: stop taking posts; false: go on. */
   congested(congested: boolean): void;
   failed(error: unknown): void;
@@ -81,6 +83,11 @@ export class HostLink {
   post(post: Omit<GuestPost, "type" | "session">): void {
     if (this.#session === undefined) return;
     this.#send({ type: "post", session: this.#session, ...post } satisfies GuestPost);
+  }
+
+  sample(sample: Omit<GuestSample, "type" | "session">): void {
+    if (this.#session === undefined) return;
+    this.#send({ type: "sample", session: this.#session, ...sample } satisfies GuestSample);
   }
 
   close(): void {
@@ -152,6 +159,9 @@ export class HostLink {
       case "query":
         events.query(message.id);
         break;
+      case "sample":
+        events.sample(message.id);
+        break;
     }
   }
 
@@ -182,7 +192,7 @@ export class HostLink {
     };
   }
 
-  #send(message: GuestHello | GuestState | GuestPost): void {
+  #send(message: GuestHello | GuestState | GuestPost | GuestSample): void {
     this.#port.write(encodeLine(message));
     if (this.#port.queuedBytes >= HIGH_WATER_BYTES) this.#setCongested(true);
   }

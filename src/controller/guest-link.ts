@@ -16,6 +16,7 @@ import {
   type GuestHello,
   type GuestMessage,
   type GuestPost,
+  type GuestSample,
   type GuestState,
   guestMessage,
   MAX_LINE_BYTES,
@@ -43,6 +44,7 @@ interface GuestLinkEvents {
   hello: [GuestHello];
   state: [GuestState];
   post: [GuestPost];
+  sample: [GuestSample];
   /** The connection or the agent's answer is gone; the link goes on trying. */
   down: [string];
   quarantined: [SymvirtError];
@@ -135,6 +137,13 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
     } finally {
       this.off("hello", again);
     }
+  }
+
+  /** Asks for the ranks' counters; a "sample" event with this id answers, if the connection lasts. False without a session. */
+  askSample(id: number): boolean {
+    if (this.#greeted === undefined) return false;
+    this.#enqueue([encodeLine({ type: "sample", session: this.#session, id })]);
+    return true;
   }
 
   /** Sends these now if there is a session; otherwise the level tells them at the next hello. */
@@ -338,7 +347,8 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
     if (message.type === "state") {
       this.#state = message;
       this.emit("state", message);
-    } else this.emit("post", message);
+    } else if (message.type === "sample") this.emit("sample", message);
+    else this.emit("post", message);
     return message.type;
   }
 

@@ -168,7 +168,13 @@ export type BoardPart = z.infer<typeof boardPart>;
 /** Asks for a fresh `state` with this id echoed (byte counters are read from the ranks then). */
 export const query = z.strictObject({ type: z.literal("query"), session: sessionId, id: u32 });
 
-export const hostMessage = z.discriminatedUnion("type", [hostHello, want, boardPart, query]);
+/**
+ * Asks for the ranks' byte counters alone, answered by a `sample` with this id. It costs the guest little (no look at
+ * cards and their holders), so a drawing of a cycle can ask several times a second.
+ */
+export const sampleRequest = z.strictObject({ type: z.literal("sample"), session: sessionId, id: u32 });
+
+export const hostMessage = z.discriminatedUnion("type", [hostHello, want, boardPart, query, sampleRequest]);
 export type HostMessage = z.infer<typeof hostMessage>;
 
 // ---- guest to host -------------------------------------------------------------------------
@@ -231,5 +237,17 @@ export const guestPost = z.strictObject({
 });
 export type GuestPost = z.infer<typeof guestPost>;
 
-export const guestMessage = z.discriminatedUnion("type", [guestHello, guestState, guestPost]);
+/** Counters of the ranks that told them for this request; a rank that did not within 300 ms is left out. */
+export const guestSample = z.strictObject({
+  type: z.literal("sample"),
+  session: sessionId,
+  /** id of the request. */
+  answer: u32,
+  ranks: z
+    .array(z.strictObject({ job: jobId, rank: rankNumber, route, openib: traffic, tcp: traffic }))
+    .max(MAX_RANKS_PER_VM),
+});
+export type GuestSample = z.infer<typeof guestSample>;
+
+export const guestMessage = z.discriminatedUnion("type", [guestHello, guestState, guestPost, guestSample]);
 export type GuestMessage = z.infer<typeof guestMessage>;

@@ -38,6 +38,7 @@ export class FakeGuest {
   stuckTearDown = false;
   wants: Want[] = [];
   statesSeen: string[] = [];
+  samplesAsked = 0;
   /** live: orders that a rank must never get. */
   violations: string[] = [];
   #socket: Duplex | undefined;
@@ -205,6 +206,15 @@ export class FakeGuest {
     if (this.#socket?.writable === true) this.#socket.write(encodeLine(message));
   }
 
+  #sample(answer: number): void {
+    if (this.mute) return;
+    this.samplesAsked++;
+    const ranks = this.ranks.map(({ job, report: { rank, route, openib, tcp } }) => ({
+      ...{ job, rank, route, openib, tcp },
+    }));
+    this.#send({ type: "sample", session: this.#session, answer, ranks });
+  }
+
   #line(line: string): void {
     const message = hostMessage.parse(JSON.parse(line));
     if (message.type === "hello") {
@@ -218,6 +228,7 @@ export class FakeGuest {
     }
     if (message.session !== this.#session) return;
     if (message.type === "query") this.tell(message.id);
+    else if (message.type === "sample") this.#sample(message.id);
     else if (message.type === "want") this.#want(message);
     else this.#board(message);
   }
