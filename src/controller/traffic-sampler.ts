@@ -63,7 +63,9 @@ export function followTraffic(
       ask: () => {
         const askedMs = Date.now();
         if (open !== undefined && askedMs - open.askedMs < PATIENCE_MS) return;
-        open = link.askSample(++id) ? { id, askedMs } : undefined;
+        // Set first: a short way may bring the answer before askSample returns.
+        open = { id: ++id, askedMs };
+        if (!link.askSample(id)) open = undefined;
       },
       end: () => {
         link.off("sample", onAnswer);

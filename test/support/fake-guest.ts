@@ -39,6 +39,8 @@ export class FakeGuest {
   wants: Want[] = [];
   statesSeen: string[] = [];
   samplesAsked = 0;
+  /** Claims in its samples that its ranks have this number. */
+  samplesAsRank: number | undefined;
   /** live: orders that a rank must never get. */
   violations: string[] = [];
   #socket: Duplex | undefined;
@@ -210,7 +212,7 @@ export class FakeGuest {
     if (this.mute) return;
     this.samplesAsked++;
     const ranks = this.ranks.map(({ job, report: { rank, route, openib, tcp } }) => ({
-      ...{ job, rank, route, openib, tcp },
+      ...{ job, rank: this.samplesAsRank ?? rank, route, openib, tcp },
     }));
     this.#send({ type: "sample", session: this.#session, answer, ranks });
   }
