@@ -16,17 +16,25 @@ export interface TimedProgress extends Progress {
   atMs: number;
 }
 
-/** Shifts the lines of one segment by the smallest delay seen in it. */
-function shift(segment: readonly ArrivedProgress[]): TimedProgress[] {
-  const offset = segment.reduce((least, line) => Math.min(least, line.arrivedMs - line.wallMs), Infinity);
-  return segment.map(({ arrivedMs: _, ...line }) => ({ ...line, atMs: line.wallMs + offset }));
+/** The smallest delay seen: what is added to a guest's stamp to have the host's time. Infinite without a line. */
+function offsetOf(lines: readonly ArrivedProgress[]): number {
+  return lines.reduce((least, line) => Math.min(least, line.arrivedMs - line.wallMs), Infinity);
 }
 
-/** Puts lines on the host's clock; `stoodStillMs` is the host's time at which the guest's clock stood still. */
+/**
+ * Puts lines on the host's clock; `stoodStillMs` is the host's time at which the guest's clock stood still. A line
+ * printed before that may arrive after it, so its own stamp decides where it belongs.
+ */
 export function onHostClock(lines: readonly ArrivedProgress[], stoodStillMs: number): TimedProgress[] {
-  const before = shift(lines.filter((line) => line.arrivedMs <= stoodStillMs));
-  const after = shift(lines.filter((line) => line.arrivedMs > stoodStillMs));
-  return [...before, ...after].sort((a, b) => a.iteration - b.iteration);
+  const early = offsetOf(lines.filter((line) => line.arrivedMs <= stoodStillMs));
+  const isAfter = (line: ArrivedProgress) => line.wallMs + early > stoodStillMs;
+  const late = offsetOf(lines.filter(isAfter));
+  return lines
+    .map(({ arrivedMs, ...line }) => {
+      const offset = isAfter({ arrivedMs, ...line }) ? late : early;
+      return { ...line, atMs: line.wallMs + offset };
+    })
+    .sort((a, b) => a.iteration - b.iteration);
 }
 
 /** A span of time on the host's clock, milliseconds since 1970. */

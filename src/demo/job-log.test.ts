@@ -50,9 +50,16 @@ describe("job clock", () => {
   });
 
   it("shifts by the smallest delay, and anew after the guest stood still", () => {
-    // The guest is 1000 ms behind the host; its clock stood still for 200 ms at 5950.
+    // The guest is 1000 ms behind the host; its clock stood still for 200 ms at 5900.
     const lines = [line(1, 1000, 2030), line(2, 1500, 2510), line(3, 4900, 6110), line(4, 5400, 6700)];
-    expect(onHostClock(lines, 5950).map((l) => l.atMs)).toEqual([2010, 2510, 6110, 6610]);
+    expect(onHostClock(lines, 5900).map((l) => l.atMs)).toEqual([2010, 2510, 6110, 6610]);
+  });
+
+  it("knows a line that was printed before the guest stood still and arrived after it", () => {
+    // Guest and host agree until the guest stands still from 5000 to 5400.
+    const lines = [line(1, 4000, 4010), line(2, 4950, 5450), line(3, 5100, 5510)];
+    expect(onHostClock(lines, 5000).map((l) => l.atMs)).toEqual([4010, 4960, 5510]);
+    expect(onHostClock([], 5000)).toEqual([]);
   });
 
   it("counts iterations before, during and after", () => {

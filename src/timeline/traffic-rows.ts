@@ -7,6 +7,7 @@ import { rankBands } from "./rank-bands.js";
 import { formatBytes, formatMs, type Scale } from "./scale.js";
 import {
   type Carrier,
+  type CarrierRun,
   carrierRuns,
   peakRate,
   rateOf,
@@ -59,6 +60,17 @@ function bars(scale: Scale, span: TrafficSpan, base: number, peak: number, label
     .join("");
 }
 
+/** The carrier in words where it is another than the one named before. */
+function drawWords(drawing: Drawing, scale: Scale, runs: readonly CarrierRun[], y: number): void {
+  let named: Carrier | undefined;
+  for (const { carrier, fromMs, toMs } of runs) {
+    const from = scale.x(fromMs);
+    if (carrier === named || scale.x(toMs) - from <= 7 * words[carrier].length + 12) continue;
+    drawing.text(Math.round(from + 6), y, "inside", words[carrier]);
+    named = carrier;
+  }
+}
+
 function drawRank(drawing: Drawing, scale: Scale, band: RankTraffic, cycle: CycleReport, peak: number): void {
   const { rank, vm } = band;
   const label = `rank ${rank} on ${vm}`;
@@ -76,12 +88,7 @@ function drawRank(drawing: Drawing, scale: Scale, band: RankTraffic, cycle: Cycl
     );
   }
   for (const span of spans) drawing.add(bars(scale, span, top + height, peak, label));
-  for (const run of runs) {
-    const from = scale.x(run.fromMs);
-    const wide = scale.x(run.toMs) - from;
-    if (wide > 7 * words[run.carrier].length + 12)
-      drawing.text(Math.round(from + 6), top + 11, "inside", words[run.carrier]);
-  }
+  drawWords(drawing, scale, runs, top + 11);
   if (spans.length === 0) drawing.text(left + 8, top + height / 2 + 4, "value", "no samples");
   const span = cycle.ranks.find((r) => r.rank === rank);
   if (span !== undefined)
