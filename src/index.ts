@@ -6,4 +6,5 @@ export type { MigrationPlan } from "./controller/plan.js";
 export type { CycleOutcome, CyclePhase, CycleReport, PhaseSpan, RankSpan } from "./controller/report.js";
 export { type AbortOutcome, Controller, type ControllerOptions } from "./controller/script.js";
 export type { JobStatus, StatusReport, VmStatus } from "./controller/snapshot.js";
+export type { Sampling, TrafficSample } from "./controller/traffic-sampler.js";
 export { ExitCode, type ExitCodeName, SymvirtError } from "./errors.js";

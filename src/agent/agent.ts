@@ -28,6 +28,7 @@ import {
 } from "./rank-wire.js";
 import { ReleaseWatch, usesCard } from "./release-watch.js";
 import { atMostEvery } from "./throttle.js";
+import { TrafficSamples } from "./traffic-samples.js";
 
 /** Changes within this time go to the host in one line. */
 const COALESCE_MS = 20;
@@ -67,6 +68,10 @@ export class Agent {
   readonly #devices: DeviceWatch;
   readonly #host: HostLink;
   readonly #queries = new Set<Query>();
+  readonly #samples = new TrafficSamples<RankConnection>({
+    deadlineMs: QUERY_DEADLINE_MS,
+    ended: (id, told) => this.#tellSample(id, told),
+  });
   readonly #expiry: NodeJS.Timeout;
   readonly #sometimes = atMostEvery(1000);
   #stateTimer: NodeJS.Timeout | undefined;
@@ -117,6 +122,7 @@ export class Agent {
         want: (want) => this.#want(want),
         board: (part) => this.#board(part),
         query: (id, peers) => this.#query(id, peers),
+        sample: (id) => this.#sample(id),
         congested: (congested) => this.#congested(congested),
         failed: options.failed,
       },
@@ -134,6 +140,7 @@ export class Agent {
     clearInterval(this.#expiry);
     clearTimeout(this.#stateTimer);
     for (const query of this.#queries) clearTimeout(query.timer);
+    this.#samples.clear();
     this.#hooks.close();
     this.#devices.close();
     this.#release.close();
@@ -171,9 +178,9 @@ export class Agent {
     if (rank === undefined) return;
     switch (message.type) {
       case "state":
-        this.#jobs.state(connection, message);
+        if (this.#jobs.state(connection, message)) this.#ranksChanged();
         for (const query of this.#queries) this.#answered(query, connection);
-        this.#ranksChanged();
+        this.#samples.told(connection);
         break;
       case "peers":
         this.#peers(connection, rank, message);
@@ -185,6 +192,7 @@ export class Agent {
         this.#log.info({ job: rank.job, rank: rank.rank }, "rank left");
         this.#jobs.bye(connection);
         this.#gone(connection);
+        this.#samples.gone(connection);
         this.#ranksChanged();
         break;
       case "log":
@@ -221,6 +229,7 @@ export class Agent {
       "rank lost: its connection ended without a bye",
     );
     this.#gone(connection);
+    this.#samples.gone(connection);
     this.#ranksChanged();
   }
 
@@ -249,6 +258,7 @@ export class Agent {
     this.#intents.forget();
     for (const query of this.#queries) clearTimeout(query.timer);
     this.#queries.clear();
+    this.#samples.clear();
     this.#sendFullState();
     this.#repeatPosts();
   }
@@ -342,6 +352,23 @@ export class Agent {
     void this.#release.scan().then(() => {
       if (this.#queries.delete(query)) this.#sendState(query.id);
     });
+  }
+
+  #sample(id: number): void {
+    const asked = [...this.#jobs.live()].filter((r) => r.report.state !== "inert").map((r) => r.peer);
+    if (!this.#samples.ask(id, asked)) {
+      this.#sometimes(() => this.#log.warn({ id }, "too many samples at once"));
+      return;
+    }
+    const datagram = encodeQuery();
+    for (const peer of asked) peer.send(datagram);
+  }
+
+  #tellSample(id: number, told: ReadonlySet<RankConnection>): void {
+    const ranks = [...this.#jobs.live()]
+      .filter(({ peer }) => told.has(peer))
+      .map(({ job, rank, report: { route, openib, tcp } }) => ({ job, rank, route, openib, tcp }));
+    this.#host.sample({ answer: id, ranks });
   }
 
   #congested(congested: boolean): void {

@@ -11,6 +11,7 @@ import {
   type GuestHello,
   type GuestPeers,
   type GuestPost,
+  type GuestSample,
   type GuestState,
   hostMessage,
   PROTOCOL_VERSION,
@@ -30,6 +31,7 @@ export interface HostLinkEvents {
   want(want: Want): void;
   board(part: BoardPart): void;
   query(id: number, peers: boolean): void;
+  sample(id: number): void;
   /** True: stop taking posts; false: go on. */
   congested(congested: boolean): void;
   failed(error: unknown): void;
@@ -87,6 +89,11 @@ export class HostLink {
   peers(peers: Omit<GuestPeers, "type" | "session">): void {
     if (this.#session === undefined) return;
     this.#send({ type: "peers", session: this.#session, ...peers } satisfies GuestPeers);
+  }
+
+  sample(sample: Omit<GuestSample, "type" | "session">): void {
+    if (this.#session === undefined) return;
+    this.#send({ type: "sample", session: this.#session, ...sample } satisfies GuestSample);
   }
 
   close(): void {
@@ -158,6 +165,9 @@ export class HostLink {
       case "query":
         events.query(message.id, message.peers === true);
         break;
+      case "sample":
+        events.sample(message.id);
+        break;
     }
   }
 
@@ -188,7 +198,7 @@ export class HostLink {
     };
   }
 
-  #send(message: GuestHello | GuestState | GuestPost | GuestPeers): void {
+  #send(message: GuestHello | GuestState | GuestPost | GuestPeers | GuestSample): void {
     this.#port.write(encodeLine(message));
     if (this.#port.queuedBytes >= HIGH_WATER_BYTES) this.#setCongested(true);
   }

@@ -105,11 +105,14 @@ export class JobTable<Peer extends RankPeer = RankPeer> {
     return this.#byPeer.get(peer);
   }
 
-  state(peer: Peer, message: RankState): void {
+  /** Takes what a rank says of itself. True if anything but its counters is new. */
+  state(peer: Peer, message: RankState): boolean {
     const rank = this.#byPeer.get(peer);
-    if (rank === undefined) return;
+    if (rank === undefined) return false;
     const { type: _, ...said } = message;
+    const before = withoutCounters(rank.report);
     rank.report = { ...rank.report, ...said };
+    return before !== withoutCounters(rank.report);
   }
 
   /** Keeps a post for repetition. "old": of a step the host has left. Anything but "stored" is not forwarded. */
@@ -238,6 +241,11 @@ export class JobTable<Peer extends RankPeer = RankPeer> {
           found = { job, rank };
     return found;
   }
+}
+
+/** What grows with every message says nothing new by growing. */
+function withoutCounters({ openib: _, tcp: __, registrations: ___, ...rest }: RankReport): string {
+  return JSON.stringify(rest);
 }
 
 function isLive(job: Job<RankPeer>): boolean {

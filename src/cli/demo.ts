@@ -3,7 +3,7 @@ import { accessSync, constants, statSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { resolve } from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
-import { DEFAULT_STRATEGY, type Strategy, strategies } from "../controller/strategy.js";
+import { type Strategy, strategies } from "../controller/strategy.js";
 import { type LabStage, openLabStage } from "../demo/lab-stage.js";
 import { demoHolds, outcomeLines, writeOutcome } from "../demo/outcome.js";
 import type { DemoFailure } from "../demo/report.js";
@@ -69,7 +69,12 @@ async function demo(flags: DemoFlags, words: readonly string[], signal: AbortSig
     throw new SymvirtError("usage", `Unexpected argument "${words[0]}"`, {
       hint: "a program of yours goes after --job",
     });
-  const plan: DemoPlan = { ranksPerVm: flags.ranks, ...(flags.job === true ? { own: ownJob(words) } : {}) };
+  const { strategy } = flags;
+  const plan: DemoPlan = {
+    ranksPerVm: flags.ranks,
+    strategy,
+    ...(flags.job === true ? { own: ownJob(words) } : {}),
+  };
   const folder = resolve(flags.out);
   await mkdir(folder, { recursive: true }).catch((cause: unknown) => {
     throw new SymvirtError("usage", `Cannot make the output folder "${folder}"`, {
@@ -86,7 +91,7 @@ async function demo(flags: DemoFlags, words: readonly string[], signal: AbortSig
         vms: flags.vms,
         ranksPerVm: flags.ranks,
         keep: flags.keep === true,
-        strategy: flags.strategy,
+        strategy,
       },
       ...{ say: talk, signal },
     });
@@ -153,11 +158,11 @@ export function demoCommand(): Command {
     .addOption(
       new Option("--strategy <name>", "live: the job runs on over tcp meanwhile; park: its ranks are held")
         .choices(strategies)
-        .default(DEFAULT_STRATEGY),
+        .default("live" satisfies Strategy),
     )
     .option("--vms <n>", "VMs that run ranks", between(2, 8), 2)
     .option("--ranks <n>", "ranks per VM", between(1, 8), 2)
-    .option("--out <dir>", "folder of timeline.html and timeline.json", "demo-output")
+    .option("--out <dir>", "folder of timeline.html, timeline.svg and timeline.json", "demo-output")
     .option("--name <name>", "name of the lab", "demo")
     .option("--keep", "leave the lab up")
     .passThroughOptions()

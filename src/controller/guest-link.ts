@@ -17,6 +17,7 @@ import {
   type GuestMessage,
   type GuestPeers,
   type GuestPost,
+  type GuestSample,
   type GuestState,
   guestMessage,
   MAX_LINE_BYTES,
@@ -46,6 +47,7 @@ interface GuestLinkEvents {
   state: [GuestState];
   post: [GuestPost];
   peers: [GuestPeers];
+  sample: [GuestSample];
   /** The connection or the agent's answer is gone; the link goes on trying. */
   down: [string];
   quarantined: [SymvirtError];
@@ -157,6 +159,13 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
     } finally {
       this.off("hello", again);
     }
+  }
+
+  /** Asks for the ranks' counters; a "sample" event with this id answers, if the connection lasts. False without a session. */
+  askSample(id: number): boolean {
+    if (this.#greeted === undefined) return false;
+    this.#enqueue([encodeLine({ type: "sample", session: this.#session, id })]);
+    return true;
   }
 
   /** Sends these now if there is a session; otherwise the level tells them at the next hello. */
@@ -361,6 +370,7 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
       this.#state = message;
       this.emit("state", message);
     } else if (message.type === "peers") this.emit("peers", message);
+    else if (message.type === "sample") this.emit("sample", message);
     else this.emit("post", message);
     return message.type;
   }

@@ -20,6 +20,8 @@ export interface MigrateRequest {
   onPlan?: (plan: MigrationPlan) => void;
   onProgress?: Operation["onProgress"];
   settleMs?: number;
+  /** Follow the ranks' counters while the cycle runs. */
+  sampling?: Operation["sampling"];
 }
 
 /** The error of a plan that refuses; undefined when it does not. */
@@ -76,6 +78,7 @@ export async function migrateVm(session: Session, request: MigrateRequest): Prom
         limits,
         ...(request.onProgress === undefined ? {} : { onProgress: request.onProgress }),
         ...(request.settleMs === undefined ? {} : { settleMs: request.settleMs }),
+        ...(request.sampling === undefined ? {} : { sampling: request.sampling }),
       },
       desk,
       target,

@@ -11,6 +11,7 @@ import type { Session } from "./session.js";
 import { type KnownVmm, runningCycle, type StatusReport, snapshotFleet } from "./snapshot.js";
 import { type ControlSocket, serveControl } from "./state/control-socket.js";
 import type { CycleTarget } from "./state/journal.js";
+import { followTraffic, type Sampling } from "./traffic-sampler.js";
 
 export interface Operation {
   session: Session;
@@ -20,6 +21,8 @@ export interface Operation {
   limits: RunnerOptions["limits"];
   onProgress?: (target: CycleTarget, progress: CycleProgress) => void;
   settleMs?: number;
+  /** Follow the ranks' counters while the cycle runs. */
+  sampling?: Sampling;
 }
 
 /** A controller's answers to other processes while it plans and runs. */
@@ -105,6 +108,8 @@ export async function runOperation(
     runner.abort(reason instanceof Error ? reason.message : String(reason));
   };
   stop.addEventListener("abort", onStop, { once: true });
+  const { sampling } = operation;
+  const endSampling = sampling === undefined ? undefined : followTraffic(session.fleet, target, sampling);
   try {
     const running = runner.run(begin.event);
     if (stop.aborted) onStop();
@@ -130,6 +135,7 @@ export async function runOperation(
       unfinished: end.unfinished,
     };
   } finally {
+    endSampling?.();
     stop.removeEventListener("abort", onStop);
   }
 }

@@ -1,6 +1,8 @@
 /** What must hold for the demo to have shown what it claims. */
 import type { CycleReport } from "../controller/report.js";
+import type { Strategy } from "../controller/strategy.js";
 import type { RouteBytes } from "../timeline/input.js";
+import { formatMs } from "../timeline/scale.js";
 import type { IterationCount } from "./job-clock.js";
 import type { JobResult } from "./job-log.js";
 import type { RankSample } from "./route-bytes.js";
@@ -14,6 +16,7 @@ export interface Check {
 
 export interface Evidence {
   cycle: CycleReport;
+  asked: Strategy;
   ranks: number;
   before: readonly RankSample[];
   after: readonly RankSample[];
@@ -58,12 +61,51 @@ function bytesGrew(evidence: Evidence, when: "before" | "after"): Check {
   };
 }
 
-function ranOverTcp({ routes }: Evidence): Check {
+/** Ranks of the moving VM have no other way to the rest of the job; which others talk to them is the job's matter. */
+function ranOverTcp({ routes, cycle }: Evidence): Check {
+  const moving = routes.filter((r) => r.vm === cycle.vm);
+  const others = routes.filter((r) => r.vm !== cycle.vm);
   return {
     what: "the job went on over tcp during the cycle",
-    ok: routes.some((r) => r.during.tcp > 0),
+    ok: moving.length > 0 && moving.every((r) => r.during.tcp > 0) && others.some((r) => r.during.tcp > 0),
     detail: routes.map((r) => `rank ${r.rank}: ${r.during.tcp}`).join(", "),
   };
+}
+
+function noneHeld({ cycle, ranks }: Evidence): Check {
+  return {
+    what: "no rank was held",
+    ok: cycle.ranks.length === ranks && cycle.ranks.every((r) => r.timings.held === 0),
+    detail:
+      cycle.ranks.map((r) => `rank ${r.rank}: ${formatMs(r.timings.held / 1000)}`).join(", ") || "no rank",
+  };
+}
+
+/** A gap of the job longer than this part of the cycle means that it waited for the move. */
+const mostOfCycle = 0.25;
+
+/** What live promises of symvirt's own workloads. */
+function liveChecks({ cycle, asked }: Evidence, own: NonNullable<Evidence["own"]>): Check[] {
+  if (asked !== "live") return [];
+  const { result, iterations } = own;
+  const gap = result?.longestGapMs ?? Infinity;
+  return [
+    {
+      what: "the cycle was live, as asked",
+      ok: cycle.strategy === "live",
+      detail: `the jobs went through it by strategy ${cycle.strategy}`,
+    },
+    {
+      what: "the job iterated while the card was away",
+      ok: iterations.away > 0,
+      detail: `${iterations.away} iterations, ${iterations.during} in the whole cycle`,
+    },
+    {
+      what: `the job's longest gap was below ${mostOfCycle * 100} % of the cycle`,
+      ok: gap < mostOfCycle * cycle.totalMs,
+      detail: `${formatMs(gap)} of ${formatMs(cycle.totalMs)}`,
+    },
+  ];
 }
 
 /** All checks, in the order a reader would ask. Checks about iterations are left out for a program of the user's. */
@@ -84,7 +126,7 @@ export function demoChecks(evidence: Evidence): Check[] {
     epochsGrew(evidence),
     { what: "the job ended with exit code 0", ok: exitCode === 0, detail: `exit code ${exitCode}` },
   ];
-  if (cycle.strategy === "live") checks.push(ranOverTcp(evidence));
+  if (cycle.strategy === "live") checks.push(ranOverTcp(evidence), noneHeld(evidence));
   if (own === null) return checks;
   const { result, iterations } = own;
   return [
@@ -101,5 +143,6 @@ export function demoChecks(evidence: Evidence): Check[] {
       ok: iterations.before > 0 && iterations.after > 0,
       detail: `${iterations.before} before, ${iterations.during} during, ${iterations.after} after`,
     },
+    ...liveChecks(evidence, own),
   ];
 }

@@ -2,12 +2,20 @@
 import type { Strategy } from "../controller/strategy.js";
 import { Controller, type CycleReport } from "../index.js";
 import { formatBytes } from "../timeline/scale.js";
-import { type RankSample, sampleOf } from "./route-bytes.js";
+import { type RankSample, sampleOf, totalBytes } from "./route-bytes.js";
+import type { MigrationListener } from "./stage.js";
+
+/**
+ * Time between two looks at the counters in a cycle, in milliseconds. Short against every phase that a reader wants to
+ * see in the band; long against what a look costs: a thread of each rank wakes up and the agent writes a line, about
+ * SAMPLE_COST.
+ */
+const SAMPLE_EVERY_MS = 250;
 
 export interface ControllerPort {
   /** Ranks now in a job; those that have left are no part of it any more. */
   ranks(): Promise<RankSample[]>;
-  migrate(vm: string, to: string, say: (line: string) => void): Promise<CycleReport>;
+  migrate(vm: string, to: string, told: MigrationListener): Promise<CycleReport>;
   close(): Promise<void>;
 }
 
@@ -23,11 +31,16 @@ export async function openController(
       const ranks = await controller.ranks(signal);
       return ranks.filter((r) => r.report.state !== "left").map((r) => sampleOf(r.vm, r.report));
     },
-    async migrate(vm, to, say) {
+    async migrate(vm, to, { say, reading }) {
       let phase = "";
       let told = 0;
       return await controller.migrate({
         ...{ vm, to, strategy, signal },
+        sampling: {
+          everyMs: SAMPLE_EVERY_MS,
+          onSample: ({ rank, vm: at, atMs, openib, tcp }) =>
+            reading({ rank, vm: at, atMs, bytes: { openib: totalBytes(openib), tcp: totalBytes(tcp) } }),
+        },
         onProgress: (_target, progress) => {
           if (progress.phase !== phase) say(`cycle: ${progress.phase}`);
           phase = progress.phase;

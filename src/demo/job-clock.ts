@@ -2,7 +2,7 @@
  * Puts progress lines on the host's clock. A line is stamped by the guest when it is printed and by
  * the host when it arrives; the arrival is late by the way through ssh, and a migrated guest's clock
  * stands still during its downtime. So the guest's stamps are shifted by the smallest delay seen,
- * once for the lines up to the end of the cycle and once for those after it.
+ * once for the lines up to the downtime and once for those after it.
  */
 import type { Progress } from "./job-log.js";
 
@@ -16,34 +16,54 @@ export interface TimedProgress extends Progress {
   atMs: number;
 }
 
-/** Shifts the lines of one segment by the smallest delay seen in it. */
-function shift(segment: readonly ArrivedProgress[]): TimedProgress[] {
-  const offset = segment.reduce((least, line) => Math.min(least, line.arrivedMs - line.wallMs), Infinity);
-  return segment.map(({ arrivedMs: _, ...line }) => ({ ...line, atMs: line.wallMs + offset }));
+/** The smallest delay seen: what is added to a guest's stamp to have the host's time. Infinite without a line. */
+function offsetOf(lines: readonly ArrivedProgress[]): number {
+  return lines.reduce((least, line) => Math.min(least, line.arrivedMs - line.wallMs), Infinity);
 }
 
-/** Puts lines on the host's clock; `cycleEndMs` is the host's time at which the guest's clock may have changed. */
-export function onHostClock(lines: readonly ArrivedProgress[], cycleEndMs: number): TimedProgress[] {
-  const before = shift(lines.filter((line) => line.arrivedMs <= cycleEndMs));
-  const after = shift(lines.filter((line) => line.arrivedMs > cycleEndMs));
-  return [...before, ...after].sort((a, b) => a.iteration - b.iteration);
+/**
+ * Puts lines on the host's clock; `stoodStillMs` is the host's time at which the guest's clock stood still. A line
+ * printed before that may arrive after it, so its own stamp decides where it belongs.
+ */
+export function onHostClock(lines: readonly ArrivedProgress[], stoodStillMs: number): TimedProgress[] {
+  const early = offsetOf(lines.filter((line) => line.arrivedMs <= stoodStillMs));
+  const isAfter = (line: ArrivedProgress) => line.wallMs + early > stoodStillMs;
+  const late = offsetOf(lines.filter(isAfter));
+  return lines
+    .map(({ arrivedMs, ...line }) => {
+      const offset = isAfter({ arrivedMs, ...line }) ? late : early;
+      return { ...line, atMs: line.wallMs + offset };
+    })
+    .sort((a, b) => a.iteration - b.iteration);
+}
+
+/** A span of time on the host's clock, milliseconds since 1970. */
+export interface Period {
+  startMs: number;
+  endMs: number;
 }
 
 export interface IterationCount {
   before: number;
   during: number;
   after: number;
+  /** Of those in the cycle: while no rank could use the card. */
+  away: number;
 }
 
-/** How many iterations ended before, in and after a cycle, as far as the progress lines tell. */
+/** How many iterations ended before, in and after a cycle, and while the card was away, as far as the progress lines tell. */
 export function countIterations(
   lines: readonly TimedProgress[],
-  cycle: { startMs: number; endMs: number },
+  cycle: Period,
+  away: Period | null,
   total: number,
 ): IterationCount {
   const lastBy = (time: number) =>
     lines.reduce((most, line) => (line.atMs <= time ? Math.max(most, line.iteration) : most), 0);
   const before = lastBy(cycle.startMs);
   const during = lastBy(cycle.endMs) - before;
-  return { before, during, after: Math.max(0, total - before - during) };
+  return {
+    ...{ before, during, after: Math.max(0, total - before - during) },
+    away: away === null ? 0 : lastBy(away.endMs) - lastBy(away.startMs),
+  };
 }

@@ -49,21 +49,29 @@ describe("job clock", () => {
     ...{ iteration, seconds: 0, gapMs: 0, wallMs, arrivedMs },
   });
 
-  it("shifts by the smallest delay, and anew after the cycle", () => {
-    // The guest is 1000 ms behind the host; its clock stood still for 200 ms in the cycle (4000 to 6000).
+  it("shifts by the smallest delay, and anew after the guest stood still", () => {
+    // The guest is 1000 ms behind the host; its clock stood still for 200 ms at 5900.
     const lines = [line(1, 1000, 2030), line(2, 1500, 2510), line(3, 4900, 6110), line(4, 5400, 6700)];
-    expect(onHostClock(lines, 6000).map((l) => l.atMs)).toEqual([2010, 2510, 6110, 6610]);
+    expect(onHostClock(lines, 5900).map((l) => l.atMs)).toEqual([2010, 2510, 6110, 6610]);
+  });
+
+  it("knows a line that was printed before the guest stood still and arrived after it", () => {
+    // Guest and host agree until the guest stands still from 5000 to 5400.
+    const lines = [line(1, 4000, 4010), line(2, 4950, 5450), line(3, 5100, 5510)];
+    expect(onHostClock(lines, 5000).map((l) => l.atMs)).toEqual([4010, 4960, 5510]);
+    expect(onHostClock([], 5000)).toEqual([]);
   });
 
   it("counts iterations before, during and after", () => {
     const lines = [line(10, 0, 1000), line(20, 1000, 2000), line(25, 2000, 3000), line(40, 3000, 4000)];
     const timed = onHostClock(lines, 3500);
-    expect(countIterations(timed, { startMs: 2000, endMs: 3500 }, 50)).toEqual({
-      before: 20,
-      during: 5,
-      after: 25,
-    });
-    expect(countIterations([], { startMs: 0, endMs: 1 }, 0)).toEqual({ before: 0, during: 0, after: 0 });
+    const cycle = { startMs: 2000, endMs: 3500 };
+    const counts = { before: 20, during: 5, after: 25 };
+    expect(countIterations(timed, cycle, { startMs: 2500, endMs: 3000 }, 50)).toEqual({ ...counts, away: 5 });
+    expect(countIterations(timed, cycle, { startMs: 3001, endMs: 3400 }, 50)).toEqual({ ...counts, away: 0 });
+    expect(countIterations(timed, cycle, null, 50)).toEqual({ ...counts, away: 0 });
+    const none = { before: 0, during: 0, after: 0, away: 0 };
+    expect(countIterations([], { startMs: 0, endMs: 1 }, null, 0)).toEqual(none);
   });
 });
 

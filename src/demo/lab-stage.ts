@@ -112,7 +112,7 @@ export async function openLabStage(options: LabStageOptions): Promise<LabStage> 
         return code;
       },
       ranks: () => controller.ranks(),
-      migrate: (vm, to, tell) => controller.migrate(vm, to, tell),
+      migrate: (vm, to, told) => controller.migrate(vm, to, told),
       collectLogs: (folder) => collect(lab, folder),
       close: () => {
         closing ??= close();

@@ -35,7 +35,7 @@ export class JobRecorder {
   }
 
   /** All progress on the host's clock; see onHostClock. */
-  timed(cycleEndMs: number): TimedProgress[] {
-    return onHostClock(this.#lines, cycleEndMs);
+  timed(stoodStillMs: number): TimedProgress[] {
+    return onHostClock(this.#lines, stoodStillMs);
   }
 }

@@ -9,11 +9,13 @@ export const demoReport = z.strictObject({
   schemaVersion: z.literal(1),
   ok: z.boolean(),
   accelerator: z.string(),
-  /** `iterations` and `longestGapMs` are null for a program of the user's. */
+  /** All but `ok` are null for a program of the user's. */
   job: z.strictObject({
     ok: z.boolean(),
     iterations: z.number().int().nullable(),
     longestGapMs: z.number().nullable(),
+    /** Iterations while no rank could use the card: from the end of "tear-down" to the begin of "re-init". */
+    awayIterations: z.number().int().min(0).nullable(),
   }),
   cycle: z.strictObject({
     strategy: z.string(),
@@ -30,6 +32,18 @@ export const demoReport = z.strictObject({
       during: bytes,
       after: bytes,
     }),
+  ),
+  /** What was read of each rank's counters: payload bytes since the job's start, `ms` since the cycle began. */
+  bands: z.array(
+    z.strictObject({
+      rank: z.number().int().min(0),
+      vm: z.string(),
+      samples: z.array(bytes.extend({ ms: z.number().int() })),
+    }),
+  ),
+  /** Progress lines of the job, `ms` since the cycle began; `gapMs` is the longest pause since the line before. */
+  iterations: z.array(
+    z.strictObject({ ms: z.number().int(), iteration: z.number().int().min(0), gapMs: z.number().min(0) }),
   ),
   /** Path of the HTML page. */
   timeline: z.string(),

@@ -1,6 +1,6 @@
 /** Bytes each rank has moved over openib and tcp before, during and after a cycle, from samples of its counters. */
 import type { RankReport, Traffic } from "../protocol/messages.js";
-import type { Bytes, RouteBytes } from "../timeline/input.js";
+import type { Bytes, RankTraffic, RouteBytes } from "../timeline/input.js";
 
 /** One rank's counters at one moment. */
 export interface RankSample {
@@ -60,4 +60,31 @@ export function routeBytes(
         after: difference(of(last, rank) ?? then, then),
       };
     });
+}
+
+/** What a rank had moved by a moment. */
+export interface CounterReading {
+  rank: number;
+  vm: string;
+  /** Host clock, milliseconds since 1970. */
+  atMs: number;
+  bytes: Bytes;
+}
+
+/** The readings of each rank in the order of time, counted from the cycle's begin. */
+export function bandsOf(readings: readonly CounterReading[], cycleStartMs: number): RankTraffic[] {
+  const bands = new Map<number, { rank: number; vm: string; readings: CounterReading[] }>();
+  for (const reading of readings) {
+    const band = bands.get(reading.rank) ?? { rank: reading.rank, vm: reading.vm, readings: [] };
+    band.readings.push(reading);
+    bands.set(reading.rank, band);
+  }
+  return [...bands.values()]
+    .sort((a, b) => a.rank - b.rank)
+    .map(({ rank, vm, readings: own }) => ({
+      ...{ rank, vm },
+      samples: own
+        .sort((a, b) => a.atMs - b.atMs)
+        .map(({ atMs, bytes }) => ({ ms: Math.round(atMs - cycleStartMs), ...bytes })),
+    }));
 }

@@ -2,17 +2,20 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { CycleReport } from "../controller/report.js";
 import { SymvirtError } from "../errors.js";
-import type { IterationSample, RouteBytes } from "../timeline/input.js";
+import type { Strategy } from "../controller/strategy.js";
+import type { IterationSample, RankTraffic, RouteBytes } from "../timeline/input.js";
 import { type Check, demoChecks } from "./checks.js";
-import { countIterations, type IterationCount } from "./job-clock.js";
+import { countIterations, type IterationCount, type Period } from "./job-clock.js";
 import { jobCommand } from "./job-command.js";
 import type { JobResult } from "./job-log.js";
 import { JobRecorder } from "./recorder.js";
-import { type RankSample, routeBytes, totalBytes } from "./route-bytes.js";
+import { bandsOf, type CounterReading, type RankSample, routeBytes, totalBytes } from "./route-bytes.js";
 import type { Stage } from "./stage.js";
 
 export interface DemoPlan {
   ranksPerVm: number;
+  /** What is asked for; a program that cannot go live is parked all the same. */
+  strategy: Strategy;
   /** A program of the user's; without it the stencil workload runs. */
   own?: { path: string; args: readonly string[] };
 }
@@ -47,12 +50,15 @@ export interface DemoResult {
   jobName: string;
   exitCode: number;
   routes: RouteBytes[];
+  bands: RankTraffic[];
   samples: IterationSample[];
   checks: Check[];
 }
 
 const workload = "stencil";
 const stopFile = "/tmp/symvirt-demo-stop";
+/** Twenty progress lines a second at most: each iteration of a slow job is seen, and a fast one prints little. */
+const progressSeconds = "0.05";
 
 /** The samples with the counters that the cycle's report has of a moment. */
 function at(cycle: CycleReport, moment: "before" | "after", samples: readonly RankSample[]): RankSample[] {
@@ -61,6 +67,38 @@ function at(cycle: CycleReport, moment: "before" | "after", samples: readonly Ra
     if (span === undefined) return sample;
     return { ...sample, bytes: { openib: totalBytes(span.openib), tcp: totalBytes(span.tcp) } };
   });
+}
+
+/** From when the last rank had left the card until the ranks were told to use it again. */
+function cardAway({ startedAt, phases }: CycleReport): Period | null {
+  const begun = Date.parse(startedAt);
+  const left = phases.filter((span) => span.phase === "tear-down").map((span) => span.startMs + span.ms);
+  const back = phases.filter((span) => span.phase === "re-init").map((span) => span.startMs);
+  if (left.length === 0 || back.length === 0) return null;
+  return { startMs: begun + Math.max(...left), endMs: begun + Math.min(...back) };
+}
+
+/** When the moved VM's clock stood still (host clock); the cycle's end when no such phase was reached. */
+function stoodStill({ startedAt, totalMs, phases, vm }: CycleReport): number {
+  const span = phases.find((s) => s.vm === vm && s.phase === "downtime");
+  return Date.parse(startedAt) + (span === undefined ? totalMs : span.startMs);
+}
+
+/** Looks at the ranks and keeps what was read. */
+class CounterLog {
+  readonly readings: CounterReading[] = [];
+  readonly #stage: Stage;
+
+  constructor(stage: Stage) {
+    this.#stage = stage;
+  }
+
+  async look(): Promise<RankSample[]> {
+    const samples = await this.#stage.ranks();
+    const atMs = Date.now();
+    for (const { rank, vm, bytes } of samples) this.readings.push({ rank, vm, atMs, bytes });
+    return samples;
+  }
 }
 
 /** A job in the first VM, and how it ends. */
@@ -73,7 +111,7 @@ interface RunningJob {
 async function startJob(stage: Stage, plan: DemoPlan, talk: DemoTalk): Promise<RunningJob> {
   const { own, ranksPerVm } = plan;
   const program = own === undefined ? stage.workload(workload) : await stage.install(own.path);
-  const args = own?.args ?? ["--seconds", "900", "--stop-file", stopFile];
+  const args = own?.args ?? ["--seconds", "900", "--stop-file", stopFile, "--progress", progressSeconds];
   const placement = { vms: stage.vms, ranksPerVm, network: stage.network };
   const [vm] = stage.vms;
   if (vm === undefined) throw new SymvirtError("internal", "The demo has no VM");
@@ -105,7 +143,7 @@ async function startJob(stage: Stage, plan: DemoPlan, talk: DemoTalk): Promise<R
 
 /** Waits until every rank is seen running on openib (and the workload iterating); the job must still run then. */
 async function waitForOpenib(
-  stage: Stage,
+  log: CounterLog,
   job: RunningJob,
   ranks: number,
   plan: DemoPlan,
@@ -126,7 +164,7 @@ async function waitForOpenib(
               : "give it more work: it must run for a minute or so",
         },
       );
-    const samples = await stage.ranks();
+    const samples = await log.look();
     const ready = samples.filter((s) => s.state === "running" && s.route === "openib").length;
     const iterating = plan.own !== undefined || job.recorder.last !== undefined;
     if (ready === ranks && samples.length === ranks && iterating) return;
@@ -152,9 +190,24 @@ function allMoved(earlier: readonly RankSample[], later: readonly RankSample[]):
   });
 }
 
+/** Lets the job run for a while before the cycle. */
+async function runBefore(
+  log: CounterLog,
+  job: RunningJob,
+  timing: DemoTiming,
+  signal: AbortSignal,
+): Promise<void> {
+  const end = performance.now() + timing.beforeMs;
+  for (let left = timing.beforeMs; left > 0 && job.exitCode() === undefined; left = end - performance.now()) {
+    await Promise.race([delay(Math.min(left, timing.pollMs), undefined, { signal }), job.ended]);
+    await log.look();
+  }
+}
+
 /** Lets the job go on, looking at its ranks, until it ends; a workload is told to end after a while. */
 async function finishJob(
   stage: Stage,
+  log: CounterLog,
   job: RunningJob,
   after: readonly RankSample[],
   plan: DemoPlan,
@@ -174,7 +227,7 @@ async function finishJob(
       continue;
     }
     if (job.exitCode() !== undefined) break;
-    const samples = await stage.ranks();
+    const samples = await log.look();
     // A rank that has left takes its counters along: the last full set counts.
     if (samples.length === after.length && samples.every((s) => s.state === "running")) last = samples;
     if (plan.own !== undefined || now < began + timing.afterMs) continue;
@@ -197,19 +250,23 @@ export async function runDemo(
   const ranks = stage.vms.length * plan.ranksPerVm;
   const [vm = ""] = stage.vms;
   const job = await startJob(stage, plan, talk);
-  await waitForOpenib(stage, job, ranks, plan, timing, signal);
+  const log = new CounterLog(stage);
+  await waitForOpenib(log, job, ranks, plan, timing, signal);
   talk.say(`all ${ranks} ranks run on openib; ${vm} moves in ${timing.beforeMs / 1000} s`);
-  await Promise.race([delay(timing.beforeMs, undefined, { signal }), job.ended]);
+  await runBefore(log, job, timing, signal);
 
-  const before = await stage.ranks();
-  const cycle = await stage.migrate(vm, stage.spare, talk.say);
+  const before = await log.look();
+  const cycle = await stage.migrate(vm, stage.spare, {
+    say: talk.say,
+    reading: (reading) => log.readings.push(reading),
+  });
   const startMs = Date.parse(cycle.startedAt);
   const endMs = startMs + cycle.totalMs;
   talk.say(`${cycle.outcome}: ${cycle.message}`);
-  const after = await stage.ranks();
-  const { last, exitCode } = await finishJob(stage, job, after, plan, timing, signal);
+  const after = await log.look();
+  const { last, exitCode } = await finishJob(stage, log, job, after, plan, timing, signal);
 
-  const lines = job.recorder.timed(endMs);
+  const lines = job.recorder.timed(stoodStill(cycle));
   const { result } = job.recorder;
   const own =
     plan.own === undefined
@@ -218,6 +275,7 @@ export async function runDemo(
           iterations: countIterations(
             lines,
             { startMs, endMs },
+            cardAway(cycle),
             result?.iterations ?? job.recorder.last?.iteration ?? 0,
           ),
         }
@@ -230,7 +288,8 @@ export async function runDemo(
     jobName: plan.own === undefined ? workload : (plan.own.path.split("/").pop() ?? plan.own.path),
     exitCode,
     routes,
+    bands: bandsOf(log.readings, startMs),
     samples: lines.map((l) => ({ atMs: l.atMs - startMs, iteration: l.iteration, gapMs: l.gapMs })),
-    checks: demoChecks({ cycle, ranks, before, after, routes, exitCode, own }),
+    checks: demoChecks({ cycle, asked: plan.strategy, ranks, before, after, routes, exitCode, own }),
   };
 }

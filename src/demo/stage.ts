@@ -1,6 +1,11 @@
 /** What the demo needs of the world; lab-stage.ts gives it the real one, the tests a scripted one. */
 import type { CycleReport } from "../controller/report.js";
-import type { RankSample } from "./route-bytes.js";
+import type { CounterReading, RankSample } from "./route-bytes.js";
+
+export interface MigrationListener {
+  say: (line: string) => void;
+  reading: (reading: CounterReading) => void;
+}
 
 export interface Stage {
   /** "kvm" or "tcg". */
@@ -20,7 +25,8 @@ export interface Stage {
   run(vm: string, argv: readonly string[], onLine: (line: string) => void): Promise<number>;
   /** Fresh counters of every rank of every job; empty while there is none. */
   ranks(): Promise<RankSample[]>;
-  migrate(vm: string, to: string, say: (line: string) => void): Promise<CycleReport>;
+  /** Moves a VM; what each rank has moved so far is told several times a second meanwhile. */
+  migrate(vm: string, to: string, told: MigrationListener): Promise<CycleReport>;
   /** Lets the controller go and takes the lab down (unless it is to be kept). Idempotent. */
   close(): Promise<void>;
 }

@@ -49,10 +49,10 @@ export function routeLines(routes: readonly RouteBytes[]): string[] {
 
 export function jobLines(result: JobResult | null, iterations: IterationCount): string[] {
   if (result === null) return ["The job gave no result"];
-  const { before, during, after } = iterations;
+  const { before, during, after, away } = iterations;
   return [
     `Job ${result.workload} on ${result.ranks} ranks: ${result.ok ? "every check passed" : "FAILED"}, checksum ${result.checksum}`,
-    `  iterations: ${formatCount(result.iterations)} (${formatCount(before)} before, ${formatCount(during)} during, ${formatCount(after)} after the cycle)`,
+    `  iterations: ${formatCount(result.iterations)} (${formatCount(before)} before, ${formatCount(during)} during, ${formatCount(after)} after the cycle; ${formatCount(away)} while the card was away)`,
     `  mean ${formatMs(result.meanMs)}, longest gap ${formatMs(result.longestGapMs)} at ${result.longestGapAt.toFixed(1)} s`,
   ];
 }

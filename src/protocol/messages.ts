@@ -193,7 +193,13 @@ export const query = z.strictObject({
   peers: z.literal(true).optional(),
 });
 
-export const hostMessage = z.discriminatedUnion("type", [hostHello, want, boardPart, query]);
+/**
+ * Asks for the ranks' byte counters alone, answered by a `sample` with this id. It costs the guest little (no look at
+ * cards and their holders), so a drawing of a cycle can ask several times a second.
+ */
+export const sampleRequest = z.strictObject({ type: z.literal("sample"), session: sessionId, id: u32 });
+
+export const hostMessage = z.discriminatedUnion("type", [hostHello, want, boardPart, query, sampleRequest]);
 export type HostMessage = z.infer<typeof hostMessage>;
 
 // ---- guest to host -------------------------------------------------------------------------
@@ -285,5 +291,23 @@ export const guestPeers = z.strictObject({
 });
 export type GuestPeers = z.infer<typeof guestPeers>;
 
-export const guestMessage = z.discriminatedUnion("type", [guestHello, guestState, guestPost, guestPeers]);
+/** Counters of the ranks that told them for this request; a rank that did not within 300 ms is left out. */
+export const guestSample = z.strictObject({
+  type: z.literal("sample"),
+  session: sessionId,
+  /** id of the request. */
+  answer: u32,
+  ranks: z
+    .array(z.strictObject({ job: jobId, rank: rankNumber, route, openib: traffic, tcp: traffic }))
+    .max(MAX_RANKS_PER_VM),
+});
+export type GuestSample = z.infer<typeof guestSample>;
+
+export const guestMessage = z.discriminatedUnion("type", [
+  guestHello,
+  guestState,
+  guestPost,
+  guestPeers,
+  guestSample,
+]);
 export type GuestMessage = z.infer<typeof guestMessage>;

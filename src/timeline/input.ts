@@ -15,6 +15,18 @@ export interface RouteBytes {
   after: Bytes;
 }
 
+/** A rank's counters at one moment: payload bytes, sent and received, since the job's start. */
+export interface CounterSample extends Bytes {
+  ms: number;
+}
+
+/** What was measured of one rank, in the order of time. */
+export interface RankTraffic {
+  rank: number;
+  vm: string;
+  samples: readonly CounterSample[];
+}
+
 /** A progress report of the job. */
 export interface IterationSample {
   atMs: number;
@@ -35,6 +47,7 @@ export interface TimelineInput {
   job: string;
   samples: readonly IterationSample[];
   routes: readonly RouteBytes[];
+  bands: readonly RankTraffic[];
   /** Further facts (checksum, iterations, …). */
   figures: readonly Figure[];
 }

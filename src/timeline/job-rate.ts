@@ -57,3 +57,25 @@ export function longestPause(samples: readonly IterationSample[]): { fromMs: num
   );
   return longest === null ? null : { fromMs: longest.atMs - longest.gapMs, toMs: longest.atMs };
 }
+
+export interface Gap {
+  fromMs: number;
+  toMs: number;
+}
+
+/**
+ * The longest time between two iterations that ended in a range. Between two reports of iterations that follow each
+ * other it is the time between the reports, else what the job said of the pauses in between (it ended at the report).
+ */
+export function longestGap(samples: readonly IterationSample[], fromMs: number, toMs: number): Gap | null {
+  let longest: Gap | null = null;
+  samples.forEach((sample, i) => {
+    const last = samples[i - 1];
+    if (last === undefined || sample.atMs < fromMs || sample.atMs > toMs) return;
+    const between = sample.atMs - last.atMs;
+    const ms = sample.iteration - last.iteration === 1 ? between : Math.min(sample.gapMs, between);
+    if (ms > 0 && (longest === null || ms > longest.toMs - longest.fromMs))
+      longest = { fromMs: sample.atMs - ms, toMs: sample.atMs };
+  });
+  return longest;
+}

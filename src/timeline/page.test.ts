@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { CycleReport, RankSpan } from "../controller/report.js";
 import { escapeText } from "./escape.js";
 import type { TimelineInput } from "./input.js";
-import { longestPause, rateSpans } from "./job-rate.js";
+import { longestGap, longestPause, rateSpans } from "./job-rate.js";
 import { timelinePage } from "./page.js";
 import { rankBands } from "./rank-bands.js";
 import { formatBytes, formatMs, linearScale, ticks } from "./scale.js";
@@ -56,6 +56,14 @@ function cycle(): CycleReport {
   };
 }
 
+/** Openib until 1.3 s, nothing until 6.2 s, openib again: as in a cycle of strategy park. */
+function counters() {
+  const at = (ms: number, openib: number) => ({ ms, openib, tcp: 0 });
+  const before = [-1500, -500, 500, 1300].map((ms) => at(ms, 1e8 + ms * 1000));
+  const held = [2300, 3300, 4300, 5300, 6200].map((ms) => at(ms, 1e8 + 1.3e6));
+  return [...before, ...held, at(7000, 1.02e8), at(7500, 1.025e8)];
+}
+
 function input(change: Partial<TimelineInput> = {}): TimelineInput {
   const before = Array.from({ length: 6 }, (_, i) => ({
     atMs: -1500 + i * 500,
@@ -78,6 +86,7 @@ function input(change: Partial<TimelineInput> = {}): TimelineInput {
       during: { openib: 12_000, tcp: 0 },
       after: { openib: 1.4e8, tcp: 0 },
     })),
+    bands: [0, 1, 2, 3].map((n) => ({ rank: n, vm: n < 2 ? "vm1" : "vm2", samples: counters() })),
     figures: [
       { label: "Longest gap of the job", value: "5.08 s" },
       { label: "Checksum", value: "9f3a1c0de4b7a251" },
@@ -186,6 +195,28 @@ describe("job rate", () => {
   });
 });
 
+describe("longestGap", () => {
+  const at = (atMs: number, iteration: number, gapMs: number) => ({ atMs, iteration, gapMs });
+
+  it("is the time between two reports of one iteration, by the host's clock", () => {
+    // The guest stood still for 200 ms of it and could not know.
+    const samples = [at(0, 1, 0), at(100, 2, 100), at(900, 3, 600), at(1000, 4, 100)];
+    expect(longestGap(samples, 0, 1000)).toEqual({ fromMs: 100, toMs: 900 });
+  });
+
+  it("is what the job said when a report stands for several iterations", () => {
+    const samples = [at(0, 10, 9), at(500, 60, 40), at(1000, 110, 9)];
+    expect(longestGap(samples, 0, 1000)).toEqual({ fromMs: 460, toMs: 500 });
+  });
+
+  it("looks only at what ended in the range", () => {
+    const samples = [at(0, 1, 0), at(9000, 2, 9000), at(9100, 3, 100), at(20_000, 4, 10_900)];
+    expect(longestGap(samples, 9050, 10_000)).toEqual({ fromMs: 9000, toMs: 9100 });
+    expect(longestGap(samples, 100, 200)).toBeNull();
+    expect(longestGap([], 0, 1)).toBeNull();
+  });
+});
+
 describe("timelinePage", () => {
   it("shows every phase with its time, in the drawing and in a table", () => {
     const page = timelinePage(input());
@@ -194,7 +225,7 @@ describe("timelinePage", () => {
       expect(page).toContain(`<td>${span.phase}</td>`);
     }
     expect(page).toContain("<title>vm1 moved from h1 to h3 under stencil - symvirt</title>");
-    expect(page).toContain("5.08 s without an iteration");
+    expect(page).toContain("longest gap: 5.08 s without an iteration");
     expect(page).toContain('title="200000000 bytes">200 MB<');
   });
 
@@ -211,8 +242,9 @@ describe("timelinePage", () => {
     changed.phases.push({ vm: evil, phase: "attach", startMs: 1, ms: 1 });
     changed.ranks = changed.ranks.map((r) => ({ ...r, vm: evil }));
     const routes = input().routes.map((r) => ({ ...r, vm: evil }));
+    const bands = input().bands.map((b) => ({ ...b, vm: evil }));
     const page = timelinePage(
-      input({ cycle: changed, job: evil, routes, figures: [{ label: evil, value: evil }] }),
+      input({ cycle: changed, job: evil, routes, bands, figures: [{ label: evil, value: evil }] }),
     );
     expect(page).not.toContain("<img");
     expect(page).not.toContain(evil);
@@ -233,7 +265,7 @@ describe("timelinePage", () => {
       ranks: [],
       preCopy: null,
     };
-    const empty = input({ cycle: changed, samples: [], routes: [] });
+    const empty = input({ cycle: changed, samples: [], routes: [], bands: [] });
     expect(timeRange(empty).toMs).toBeGreaterThan(timeRange(empty).fromMs);
     const page = timelinePage(empty);
     expect(page).toContain("Failed and rolled back");

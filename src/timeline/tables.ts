@@ -3,6 +3,7 @@ import { escapeText } from "./escape.js";
 import type { TimelineInput } from "./input.js";
 import { formatBytes, formatMs } from "./scale.js";
 import { vmsOf } from "./svg.js";
+import { type Carrier, carrierRuns, trafficSpans } from "./traffic-spans.js";
 
 type Cell = string | { text: string; title: string };
 
@@ -75,11 +76,27 @@ function routeTable({ routes }: TimelineInput): string {
   return table("Payload bytes per rank, sent and received", head, rows, 2);
 }
 
+const carriers: Readonly<Record<Carrier, string>> = { openib: "openib", tcp: "tcp", none: "nothing moved" };
+
+function bandTable({ bands }: TimelineInput): string {
+  const rows = [...bands]
+    .sort((a, b) => a.rank - b.rank)
+    .flatMap(({ rank, vm, samples }) =>
+      carrierRuns(trafficSpans(samples)).map((run): Cell[] => [
+        ...[String(rank), vm, carriers[run.carrier], formatMs(run.fromMs), formatMs(run.toMs)],
+        ...[exact(run.openib), exact(run.tcp)],
+      ]),
+    );
+  const head = ["Rank", "VM", "Carried by", "From", "To", "openib", "tcp"];
+  return table("What carried each rank's traffic, by samples of its counters", head, rows, 3);
+}
+
 /** All tables that have something to say. */
 export function timelineTables(input: TimelineInput): string {
   return [
     input.cycle.phases.length > 0 ? phaseTable(input) : "",
     input.cycle.ranks.length > 0 ? rankTable(input) : "",
     input.routes.length > 0 ? routeTable(input) : "",
+    input.bands.length > 0 ? bandTable(input) : "",
   ].join("");
 }

@@ -2,7 +2,13 @@ import { spawn } from "node:child_process";
 import { readdirSync, statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { ANNOUNCE_SESSION, type GuestPeers, type GuestPost, type Want } from "../../src/protocol/messages.js";
+import {
+  ANNOUNCE_SESSION,
+  type GuestPeers,
+  type GuestPost,
+  type GuestSample,
+  type Want,
+} from "../../src/protocol/messages.js";
 import {
   AgentBench,
   BYE,
@@ -14,6 +20,7 @@ import {
   postDatagram,
   ROUTE,
   STATE,
+  stateDatagram,
   until,
 } from "./agent-fixtures.js";
 
@@ -98,7 +105,7 @@ describe("registration of ranks", () => {
     await host.hello(SESSION);
     const rank = await bench.join({ rank: 1 });
     host.clear();
-    for (let i = 1; i <= 100; i++) rank.say({ sentBytes: i, epoch: 3 });
+    for (let i = 1; i <= 100; i++) rank.say({ sentBytes: i, epoch: 3, step: i });
     const state = await host.state((s) => s.jobs[0]?.ranks[0]?.openib.sentBytes === 100);
     expect(state.jobs[0]).toMatchObject({ job: "job1", uid: process.getuid?.(), worldSize: 2 });
     expect(state.jobs[0]?.ranks[0]).toMatchObject({ rank: 1, state: "running", route: "openib", epoch: 3 });
@@ -424,7 +431,6 @@ describe("query", () => {
     for (const rank of ranks) rank.say({ sentBytes: 1 });
     await host.state((s) => s.jobs[0]?.ranks.filter((r) => r.openib.sentBytes === 1).length === 2);
     host.clear();
-    const { stateDatagram } = await import("./agent-fixtures.js");
     for (const [i, rank] of ranks.entries()) rank.current = stateDatagram({ sentBytes: 100 + i });
     host.send({ type: "query", session: SESSION, id: 77 });
     const state = await host.state((s) => s.answer === 77);
@@ -545,6 +551,67 @@ describe("moving ranks", () => {
     host.send({ ...want(SESSION, 1, 2, "run-tcp"), moving: [1] });
     await until("a want", () => rank.of(17)[0]);
     expect(rank.of(17).map((m) => m.step)).toEqual([2]);
+  });
+});
+
+describe("sample", () => {
+  const samples = () => host.lines.filter((l): l is GuestSample => l.type === "sample");
+
+  it("tells every rank's fresh counters and its route, and nothing else", async () => {
+    await host.hello(SESSION);
+    const ranks = [await bench.join(), await bench.join({ rank: 1 })];
+    for (const rank of ranks) rank.say({});
+    await host.state((s) => s.jobs[0]?.ranks.filter((r) => r.state === "running").length === 2);
+    for (const [i, rank] of ranks.entries()) rank.current = stateDatagram({ sentBytes: 100 + i });
+    host.clear();
+    host.send({ type: "sample", session: SESSION, id: 9 });
+    const [sample] = await until("the sample", () => samples().length > 0 && samples());
+    expect(sample?.answer).toBe(9);
+    expect(sample?.ranks.map((r) => [r.job, r.rank, r.route, r.openib.sentBytes, r.tcp.sentBytes])).toEqual([
+      ["job1", 0, "openib", 100, 0],
+      ["job1", 1, "openib", 101, 0],
+    ]);
+    // Counters that grow are no news: a query's state follows at once, and no other state comes before it.
+    host.send({ type: "query", session: SESSION, id: 10 });
+    const state = await host.state((s) => s.answer === 10);
+    expect(state.jobs[0]?.ranks.map((r) => r.openib.sentBytes)).toEqual([100, 101]);
+    expect(host.lines.map((l) => l.type)).toEqual(["sample", "state"]);
+  });
+
+  it("leaves out a rank that is late: no old number is passed off as a new one", async () => {
+    await host.hello(SESSION);
+    const ranks = [await bench.join(), await bench.join({ rank: 1 })];
+    for (const rank of ranks) rank.say({ sentBytes: 5 });
+    await host.state((s) => s.jobs[0]?.ranks.filter((r) => r.openib.sentBytes === 5).length === 2);
+    const [prompt, late] = ranks;
+    if (prompt === undefined || late === undefined) throw new Error("two ranks were made");
+    prompt.current = stateDatagram({ sentBytes: 6 });
+    late.current = undefined;
+    host.send({ type: "sample", session: SESSION, id: 1 });
+    const [sample] = await until("the sample", () => samples().length > 0 && samples());
+    expect(sample?.ranks.map((r) => [r.rank, r.openib.sentBytes])).toEqual([[0, 6]]);
+  });
+
+  it("does not wait for a rank that leaves, nor answer into another session", async () => {
+    await host.hello(SESSION);
+    const ranks = [await bench.join(), await bench.join({ rank: 1 })];
+    for (const rank of ranks) rank.say({});
+    await host.state((s) => s.jobs[0]?.ranks.filter((r) => r.state === "running").length === 2);
+    for (const rank of ranks) rank.current = undefined;
+    host.send({ type: "sample", session: SESSION, id: 1 });
+    await until("the questions", () => ranks.every((r) => r.of(19).length === 1));
+    for (const rank of ranks) rank.close();
+    const [sample] = await until("the sample", () => samples().length > 0 && samples());
+    expect(sample).toMatchObject({ answer: 1, ranks: [] });
+    const again = await bench.join();
+    again.current = undefined;
+    host.send({ type: "sample", session: SESSION, id: 2 });
+    await until("the question", () => again.of(19).length === 1);
+    await host.hello(OTHER);
+    // Answered when the rank's time is over; the sample's would have been over before.
+    host.send({ type: "query", session: OTHER, id: 3 });
+    await host.state((s) => s.answer === 3);
+    expect(samples().map((s) => s.answer)).toEqual([1]);
   });
 });
 

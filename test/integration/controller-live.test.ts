@@ -1,6 +1,7 @@
 /** Strategy live over scripted guests: the ranks run on over tcp while their VM moves. */
 import { describe, expect, it } from "vitest";
 import type { Phase } from "../../src/controller/cycle.js";
+import type { TrafficSample } from "../../src/controller/traffic-sampler.js";
 import { SymvirtError } from "../../src/errors.js";
 import { controllerOf, expectWell, world } from "../support/controller-world.js";
 import type { FakeCluster } from "../support/fake-cluster.js";
@@ -49,6 +50,56 @@ describe("live migrate", () => {
       ],
     ]);
     expect(statesSeen(w)).not.toContain("parked");
+  });
+
+  it("follows the ranks' counters while the cycle runs, if asked to", async () => {
+    const w = live();
+    const samples: TrafficSample[] = [];
+    const ranks = ranksOf(w);
+    const report = await (
+      await controllerOf(w)
+    ).migrate({
+      vm: "vm1",
+      to: "h3",
+      onProgress: () => {
+        for (const rank of ranks)
+          rank.report = {
+            ...rank.report,
+            tcp: { ...rank.report.tcp, sentBytes: rank.report.tcp.sentBytes + 10 },
+          };
+      },
+      sampling: { everyMs: 1, onSample: (sample) => samples.push(sample) },
+    });
+    expect(report.outcome).toBe("done");
+    const endMs = Date.parse(report.startedAt) + report.totalMs;
+    for (const rank of [0, 1, 2, 3]) {
+      const own = samples.filter((s) => s.rank === rank);
+      expect(own.length).toBeGreaterThan(2);
+      expect(new Set(own.map((s) => s.vm))).toEqual(new Set([rank < 2 ? "vm1" : "vm2"]));
+      const bytes = own.map((s) => s.tcp.sentBytes);
+      expect(bytes).toEqual([...bytes].sort((a, b) => a - b));
+      expect(new Set(bytes).size).toBeGreaterThan(2);
+      for (const { askedMs, atMs } of own) {
+        expect(askedMs).toBeLessThanOrEqual(atMs);
+        // The report's own last look at the counters may come after its end.
+        expect(askedMs).toBeLessThanOrEqual(endMs + 1000);
+      }
+    }
+    const asked = [...w.guests.values()].map((g) => g.samplesAsked);
+    await (await controllerOf(w)).migrate({ vm: "vm1", to: "h1" });
+    expect([...w.guests.values()].map((g) => g.samplesAsked)).toEqual(asked);
+  });
+
+  it("takes no sample of a rank from a VM that does not own it", async () => {
+    const w = live();
+    const samples: TrafficSample[] = [];
+    const hostile = w.guest("vm2");
+    hostile.samplesAsRank = 0;
+    await (
+      await controllerOf(w)
+    ).migrate({ vm: "vm1", to: "h3", sampling: { everyMs: 1, onSample: (sample) => samples.push(sample) } });
+    expect(samples.length).toBeGreaterThan(0);
+    expect(samples.filter((s) => s.vm === "vm2")).toEqual([]);
   });
 
   it("moves it again and back", async () => {

@@ -26,6 +26,17 @@ beforeAll(async () => {
   await execa("cmake", ["--build", build, "--parallel", String(cpus().length)]);
 });
 
+it("prints a line an iteration with --progress 0, and at most one in the time given else", async () => {
+  const args = ["--iterations", "40", "--progress"];
+  const all = await mpirun(2, "self,vader", [], "ring", [...args, "0"]);
+  expect(parseJobLog(all.stdout).samples.map((s) => s.iteration)).toEqual(
+    Array.from({ length: 40 }, (_, i) => i + 1),
+  );
+  // Only the line at the end.
+  const few = await mpirun(2, "self,vader", [], "ring", [...args, "100"]);
+  expect(parseJobLog(few.stdout).samples.map((s) => s.iteration)).toEqual([40]);
+});
+
 describe.each(names)("%s", (name) => {
   it("verifies its data and prints one line of JSON", async () => {
     const { stdout, stderr, exitCode } = await mpirun(3, "tcp,self,vader", [], name, [

@@ -55,6 +55,9 @@ export class FakeGuest {
   tellsPeersFor: FakeRank | undefined;
   wants: Want[] = [];
   statesSeen: string[] = [];
+  samplesAsked = 0;
+  /** Claims in its samples that its ranks have this number. */
+  samplesAsRank: number | undefined;
   /** live: orders that a rank must never get. */
   violations: string[] = [];
   #socket: Duplex | undefined;
@@ -225,6 +228,15 @@ export class FakeGuest {
     if (this.#socket?.writable === true) this.#socket.write(encodeLine(message));
   }
 
+  #sample(answer: number): void {
+    if (this.mute) return;
+    this.samplesAsked++;
+    const ranks = this.ranks.map(({ job, report: { rank, route, openib, tcp } }) => ({
+      ...{ job, rank: this.samplesAsRank ?? rank, route, openib, tcp },
+    }));
+    this.#send({ type: "sample", session: this.#session, answer, ranks });
+  }
+
   #line(line: string): void {
     const message = hostMessage.parse(JSON.parse(line));
     if (message.type === "hello") {
@@ -245,6 +257,7 @@ export class FakeGuest {
     }
     if (message.type === "want") this.#want(message);
     if (message.type === "board") this.#board(message);
+    if (message.type === "sample") this.#sample(message.id);
   }
 
   #want(want: Want): void {

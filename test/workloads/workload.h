@@ -3,7 +3,7 @@
  * What the self-verifying MPI programs have in common: options, patterns whose every byte is
  * known, a clock over the iterations, and the one line of JSON at the end.
  *
- * Output of rank 0: about every half second
+ * Output of rank 0: about every half second (--progress)
  *     iter N t SECONDS gap MS wall EPOCH_SECONDS
  * where gap is the longest pause between two iterations since the line before, then exactly one
  * line of JSON. A wrong byte is told on stderr (what, where) and ends the job by MPI_Abort(…, 3).
@@ -30,6 +30,7 @@ struct workload {
     long corrupt_at;  /* --corrupt-at: the last rank spoils a received byte in that iteration; -1 = never */
     double hold;      /* --hold: seconds messages stay unmatched (sizes) */
     double compute;   /* --compute: seconds without a call of MPI (late) */
+    double progress;  /* --progress: seconds between progress lines at least; 0 = one an iteration */
     bool atomics;     /* --no-atomics: no accumulate, fetch-and-op, compare-and-swap (onesided) */
 
     /* clock */
