@@ -100,7 +100,7 @@ class ScriptedStage implements Stage {
     if (this.script.sameEpoch !== true) this.#epoch++;
     return {
       ...{ schemaVersion: 1, cycle: 3, verb: "migrate", strategy: "park", outcome: "done", message: "moved" },
-      ...{ vm, from: this.from, to, startedAt, totalMs: 40, ranks: [], preCopy: null },
+      ...{ vm, from: this.from, to, startedAt, totalMs: 40, ranks: [], holds: [], preCopy: null },
       phases: [
         { vm: "vm2", phase: "drain", startMs: 5, ms: 1 },
         { vm: "vm1", phase: "pre-copy", startMs: 10, ms: 20 },

@@ -51,6 +51,7 @@ function cycle(): CycleReport {
       { vm: "vm1", phase: "re-init", startMs: 6180, ms: 214 },
     ],
     ranks: [0, 1, 2, 3].map(rank),
+    holds: [],
     preCopy: { transferredBytes: 304_000_000, downtimeMs: 163 },
   };
 }

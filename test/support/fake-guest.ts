@@ -22,6 +22,8 @@ export interface FakeRank {
   late: boolean;
   /** live: tcp does not reach a peer. */
   failLeave: boolean;
+  /** Refuses to be held. */
+  refuseHold: boolean;
   /** Steps of re-init that fail before one works. */
   failReinit: number;
 }
@@ -37,6 +39,8 @@ export class FakeGuest {
   /** live: ranks take long to tear down, see letTearDown. */
   stuckTearDown = false;
   wants: Want[] = [];
+  /** Ranks that never come to a safe point while they are to be held. */
+  computing = new Set<number>();
   statesSeen: string[] = [];
   /** live: orders that a rank must never get. */
   violations: string[] = [];
@@ -58,6 +62,7 @@ export class FakeGuest {
       torn: false,
       late: false,
       failLeave: false,
+      refuseHold: false,
       failReinit: 0,
       report: {
         rank,
@@ -229,7 +234,16 @@ export class FakeGuest {
       const isNew = want.cycle > report.cycle || want.step > report.step;
       if (!isNew || report.state === "lost" || report.state === "left") continue;
       if (rank.late && want.phase !== "run-openib") continue;
+      if (want.phase === "hold" && this.computing.has(report.rank)) continue;
       const at = { cycle: want.cycle, step: want.step, error: 0, detail: "" };
+      if (want.phase === "hold") {
+        if (report.route !== "tcp" || !["running", "failed", "held"].includes(report.state))
+          this.violations.push(`rank ${report.rank} is to be held over ${report.route}, ${report.state}`);
+        if (rank.refuseHold)
+          this.set(rank, { ...at, state: "failed", error: -16, detail: "cannot be held: it uses its card" });
+        else this.set(rank, { ...at, state: "held" });
+        continue;
+      }
       if (want.phase === "run-tcp") {
         this.#leave(rank, at);
         continue;
