@@ -44,7 +44,7 @@ void *wl_alloc(size_t size)
 
 static const char usage[] =
     "options: --seconds S --iterations N --seed N --stop-file PATH --corrupt-at N\n"
-    "         --hold S (sizes) --compute S (late) --no-atomics (onesided)\n";
+    "         --hold S (sizes) --compute S (late) --no-atomics (onesided) --megabytes N (dirty)\n";
 
 static bool read_seconds(const char *text, double *value)
 {
@@ -75,6 +75,7 @@ static bool read_options(struct workload *w, int argc, char **argv)
         {"seed", required_argument, NULL, 'd'},       {"corrupt-at", required_argument, NULL, 'c'},
         {"hold", required_argument, NULL, 'h'},       {"compute", required_argument, NULL, 'p'},
         {"stop-file", required_argument, NULL, 'f'},  {"no-atomics", no_argument, NULL, 'n'},
+        {"megabytes", required_argument, NULL, 'm'},
         {NULL, 0, NULL, 0},
     };
     int c;
@@ -92,6 +93,7 @@ static bool read_options(struct workload *w, int argc, char **argv)
         case 'c': ok = read_number(optarg, &w->corrupt_at); break;
         case 'h': ok = read_seconds(optarg, &w->hold); break;
         case 'p': ok = read_seconds(optarg, &w->compute); break;
+        case 'm': ok = read_number(optarg, &w->megabytes) && w->megabytes > 0 && w->megabytes <= 65536; break;
         case 'f': w->stop_file = optarg; break;
         case 'n': w->atomics = false; break;
         default: ok = false;
@@ -104,7 +106,7 @@ void wl_init(struct workload *w, const char *name, int *argc, char ***argv, int 
 {
     int provided;
     *w = (struct workload){
-        .name = name, .seed = 1, .corrupt_at = -1, .hold = 0.05, .compute = 5, .atomics = true};
+        .name = name, .seed = 1, .corrupt_at = -1, .hold = 0.05, .compute = 5, .megabytes = 16, .atomics = true};
     MPI_Init_thread(argc, argv, thread_level, &provided);
     MPI_Comm_rank(MPI_COMM_WORLD, &w->rank);
     MPI_Comm_size(MPI_COMM_WORLD, &w->ranks);

@@ -30,6 +30,7 @@ struct workload {
     long corrupt_at;  /* --corrupt-at: the last rank spoils a received byte in that iteration; -1 = never */
     double hold;      /* --hold: seconds messages stay unmatched (sizes) */
     double compute;   /* --compute: seconds without a call of MPI (late) */
+    long megabytes;   /* --megabytes: size of the array a rank stamps (dirty) */
     bool atomics;     /* --no-atomics: no accumulate, fetch-and-op, compare-and-swap (onesided) */
 
     /* clock */
