@@ -1,6 +1,7 @@
 /** End to end on two VMs with two ranks each, and a spare host. */
 import { describe, it } from "vitest";
 import { badInput } from "./cases/bad-input.js";
+import { convergenceCases } from "./cases/convergence.js";
 import { failureCases } from "./cases/failures.js";
 import { guestVerbs } from "./cases/guest-verbs.js";
 import { parkCycles } from "./cases/park-cycles.js";
@@ -20,6 +21,7 @@ describe.skipIf(why !== "")("two VMs, two ranks each", () => {
   parkCycles(get);
   badInput(get);
   guestVerbs(get);
+  convergenceCases(get);
   it.skipIf(process.env.SYMVIRT_E2E_KEEP !== undefined)("leaves nothing behind", async () => {
     await down();
     await expectNothingLeft(shape.name);
