@@ -1,6 +1,5 @@
 /** `npm run bench -- overhead|blackout|convergence`: measurements of docs/benchmarks.md. Not part of the product. */
 import { Command, CommanderError, InvalidArgumentError } from "commander";
-import { byteCount } from "../cli/shared/options.js";
 import { ExitCode, SymvirtError } from "../errors.js";
 import { defaultPlan, runBlackout } from "./blackout.js";
 import { labWorld } from "./blackout-lab.js";
@@ -88,10 +87,10 @@ function program(signal: AbortSignal): Command {
     .option("--json", "print one object on stdout, all else on stderr")
     .option("--runs <n>", "repetitions of every figure", whole(1, 100), 3)
     .option(
-      "--bandwidth <bytes>",
-      "a second of the stream, e.g. 24M",
-      byteCount,
-      load.bandwidthBytesPerSecond,
+      "--bandwidth <n>",
+      "MiB a second of the stream",
+      whole(1, 65_536),
+      load.bandwidthBytesPerSecond / 2 ** 20,
     )
     .option("--megabytes <n>", "memory each rank stamps", whole(1, 65_536), load.megabytes)
     .option(
@@ -104,7 +103,11 @@ function program(signal: AbortSignal): Command {
     .option("--name <name>", "name of the lab", "bench")
     .action(async (flags: ConvergenceFlags) => {
       const { runs, bandwidth, megabytes, parkAfter, cap, name } = flags;
-      const asked = { bandwidthBytesPerSecond: bandwidth, megabytes, parkAfterMs: parkAfter * 1000 };
+      const asked = {
+        bandwidthBytesPerSecond: bandwidth * 2 ** 20,
+        megabytes,
+        parkAfterMs: parkAfter * 1000,
+      };
       const world = convergenceLab(name, asked, say, signal);
       const plan = { ...defaultConvergence, runs, load: asked, capMs: cap * 1000 };
       print(await runConvergence(world, plan), convergenceLines, flags.json === true);
