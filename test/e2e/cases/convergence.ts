@@ -17,7 +17,8 @@ const spanOf = (report: CycleReport, phase: string) => report.phases.find((p) =>
 async function expectHeld(lab: E2eLab, job: Job, vm: string, args: readonly string[], cause: RegExp) {
   const to = await lab.freeHost();
   const before = await job.expectOpenib();
-  const command = ["migrate", vm, "--to", to, "--strategy", "live", "--json", ...slow, ...args];
+  const bounded = ["--timeout", "3m"];
+  const command = ["migrate", vm, "--to", to, "--strategy", "live", "--json", ...bounded, ...slow, ...args];
   const result = await timed(`symvirt ${command.join(" ")}`, () => lab.cli(command));
   expect(result.code, `${words(result)}\n${job.output()}`).toBe(0);
   const report = reportOf(result);
