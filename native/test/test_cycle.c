@@ -10,6 +10,7 @@
 #include "check.h"
 #include "cycle.h"
 #include "join.h"
+#include "live.h"
 #include "modex.h"
 #include "openib.h"
 #include "proxy.h"
@@ -41,7 +42,7 @@ static struct {
 
 static const char *name_of(uint32_t what)
 {
-    static const char *const names[] = {"init", "running", "draining", "closing", "parked", "opening", "failed", "inert"};
+    static const char *const names[] = {"init", "running", "draining", "closing", "parked", "opening", "failed", "inert", "held"};
     return names[what];
 }
 
@@ -1214,6 +1215,215 @@ CASE(tcp_alone)
     CHECK_EQ(last.epoch, 2);
     CHECK(!sv_proxy.polling);
     CHECK(&inner == peer.tcp);
+    tear_down();
+}
+
+static int tcp_del_procs(mca_btl_base_module_t *m, size_t n, opal_proc_t **procs, sv_endpoint_t **real)
+{
+    return 0;
+}
+
+/* A rank that has left its card and runs over tcp, which needs no tear-down to be held. */
+static void set_up_on_tcp(void)
+{
+    static mca_btl_base_module_t tcp;
+    static struct mca_btl_base_endpoint_t inner;
+    set_up();
+    tcp.btl_del_procs = tcp_del_procs;
+    sv_proxy.tcp[0] = &tcp;
+    sv_proxy.tcp_count = 1;
+    peer.tcp = &inner;
+    peer.tcp_module = &tcp;
+    want(1, SV_PHASE_RUN_TCP, 0);
+    for (int i = 0; i < 20 && !is(SV_RANK_RUNNING, 1); i++) {
+        sv_cycle_step();
+    }
+    CHECK(is(SV_RANK_RUNNING, 1));
+    CHECK_EQ(last.route, SV_ROUTE_TCP);
+    CHECK(NULL == sv_proxy.openib);
+    CHECK(!sv_live_active());
+    history[0] = posts[0] = '\0';
+    turns = 0;
+}
+
+static uint32_t next_phase;
+static void host_ends_the_hold(void)
+{
+    CHECK(is(SV_RANK_HELD, 2)); /* the only place where this rank waits */
+    if (5 == turns) {
+        want(3, next_phase, SV_WANT_QUIET_COMPLETE);
+    }
+}
+
+CASE(hold_and_release)
+{
+    set_up_on_tcp();
+    const uint32_t torn_down = last.live_cycles, drained = last.timing_us[SV_TIMING_DRAIN];
+    next_phase = SV_PHASE_RUN_TCP;
+    host = host_ends_the_hold;
+    want(2, SV_PHASE_HOLD, SV_WANT_QUIET_COMPLETE);
+    sv_cycle_step();
+    CHECK(0 == strcmp(history, "held/2 running/3 "));
+    CHECK_EQ(turns, 5); /* asleep, not polling */
+    CHECK_EQ(strlen(posts), 0);
+    CHECK_EQ(last.route, SV_ROUTE_TCP);
+    CHECK_EQ(last.error, 0);
+    CHECK_EQ(last.live_cycles, torn_down);
+    CHECK_EQ(last.timing_us[SV_TIMING_DRAIN], drained); /* of the leave: kept for the report */
+    CHECK(NULL != peer.tcp);
+    CHECK_EQ(atomic_load(&sv_pending), 0);
+    tear_down();
+}
+
+/* An abort, or a way back that begins at once. */
+CASE(hold_then_back_to_the_card)
+{
+    set_up_on_tcp();
+    next_phase = SV_PHASE_RUN_OPENIB;
+    host = host_ends_the_hold;
+    want(2, SV_PHASE_HOLD, SV_WANT_QUIET_COMPLETE);
+    sv_cycle_step();
+    for (int i = 0; i < 20 && !is(SV_RANK_RUNNING, 3); i++) {
+        sv_cycle_step();
+    }
+    CHECK_TEXT(history, "held/2 opening/3 running/3 ");
+    check_running(3, 2);
+    tear_down();
+}
+
+static void host_parks_the_held(void)
+{
+    if (is(SV_RANK_HELD, 2) && 5 == turns) {
+        want(3, SV_PHASE_PARK, SV_WANT_QUIET_COMPLETE);
+    }
+    if (is(SV_RANK_PARKED, 3)) {
+        want(4, SV_PHASE_RUN_OPENIB, SV_WANT_QUIET_COMPLETE);
+    }
+}
+
+CASE(hold_then_park)
+{
+    set_up_on_tcp();
+    host = host_parks_the_held;
+    want(2, SV_PHASE_HOLD, SV_WANT_QUIET_COMPLETE);
+    sv_cycle_step();
+    CHECK_TEXT(history, "held/2 draining/3 closing/3 parked/3 opening/4 running/4 ");
+    check_running(4, 2);
+    tear_down();
+}
+
+static void host_holds_twice(void)
+{
+    if (is(SV_RANK_HELD, 2)) {
+        want(3, SV_PHASE_HOLD, SV_WANT_QUIET_COMPLETE);
+    } else if (is(SV_RANK_HELD, 3)) {
+        want(4, SV_PHASE_RUN_TCP, SV_WANT_QUIET_COMPLETE);
+    }
+}
+
+CASE(a_second_hold)
+{
+    set_up_on_tcp();
+    host = host_holds_twice;
+    want(2, SV_PHASE_HOLD, SV_WANT_QUIET_COMPLETE);
+    sv_cycle_step();
+    CHECK(0 == strcmp(history, "held/2 held/3 running/4 "));
+    tear_down();
+}
+
+CASE(hold_over_the_card_is_refused)
+{
+    set_up();
+    want(1, SV_PHASE_HOLD, 0);
+    sv_cycle_step();
+    CHECK(0 == strcmp(history, "failed/1 "));
+    CHECK_EQ(last.error, -EBUSY);
+    CHECK_TEXT(last.detail, "it uses its card");
+    CHECK_EQ(last.route, SV_ROUTE_OPENIB);
+    CHECK_EQ(turns, 0); /* it never stood still */
+    CHECK(sv_proxy.polling);
+    want(2, SV_PHASE_RUN_OPENIB, 0);
+    for (int i = 0; i < 20 && !is(SV_RANK_RUNNING, 2); i++) {
+        sv_cycle_step();
+    }
+    check_running(2, 1);
+    tear_down();
+}
+
+CASE(hold_in_a_change_of_route_is_refused)
+{
+    set_up_on_tcp();
+    withheld = "blob";
+    want(2, SV_PHASE_RUN_OPENIB, SV_WANT_QUIET_COMPLETE);
+    sv_cycle_step();
+    CHECK(sv_live_active());
+    want(3, SV_PHASE_HOLD, SV_WANT_QUIET_COMPLETE);
+    sv_cycle_step();
+    CHECK(is(SV_RANK_FAILED, 3));
+    CHECK_TEXT(last.detail, "in the middle of a change of route");
+    tear_down();
+}
+
+/* Nobody counts on the hold, and nobody is there to end it. */
+CASE(lease_over_while_held)
+{
+    set_up_on_tcp();
+    host = host_goes;
+    want(2, SV_PHASE_HOLD, SV_WANT_QUIET_COMPLETE);
+    sv_cycle_step();
+    CHECK(0 == strcmp(history, "held/2 running/2 "));
+    CHECK_EQ(turns, 1);
+    CHECK_EQ(last.route, SV_ROUTE_TCP);
+    silence = 0;
+    host = NULL;
+    want(3, SV_PHASE_RUN_TCP, SV_WANT_QUIET_COMPLETE); /* the agent is back, and late */
+    sv_cycle_step();
+    CHECK(is(SV_RANK_RUNNING, 3));
+    CHECK_EQ(last.route, SV_ROUTE_TCP);
+    tear_down();
+}
+
+static void host_is_away_for_less(void)
+{
+    silence = turns < 4 ? 59999 : 0;
+    if (8 == turns) {
+        want(3, SV_PHASE_RUN_TCP, SV_WANT_QUIET_COMPLETE);
+    }
+}
+
+CASE(held_while_the_agent_restarts)
+{
+    set_up_on_tcp();
+    host = host_is_away_for_less;
+    want(2, SV_PHASE_HOLD, SV_WANT_QUIET_COMPLETE);
+    sv_cycle_step();
+    CHECK(0 == strcmp(history, "held/2 running/3 "));
+    CHECK_EQ(turns, 8);
+    tear_down();
+}
+
+/* It computes while the others are held; when it comes to a safe point the hold is over. */
+CASE(hold_is_over_before_the_safe_point)
+{
+    set_up_on_tcp();
+    want(2, SV_PHASE_HOLD, SV_WANT_QUIET_COMPLETE);
+    want(3, SV_PHASE_RUN_TCP, SV_WANT_QUIET_COMPLETE);
+    sv_cycle_step();
+    CHECK(0 == strcmp(history, "running/3 "));
+    CHECK_EQ(turns, 0);
+    tear_down();
+}
+
+CASE(hold_of_tcp_alone)
+{
+    set_up();
+    sv_proxy.tcp_only = true;
+    sv_proxy.via = SV_VIA_TCP;
+    next_phase = SV_PHASE_RUN_TCP;
+    host = host_ends_the_hold;
+    want(2, SV_PHASE_HOLD, 0);
+    sv_cycle_step();
+    CHECK(0 == strcmp(history, "held/2 running/3 "));
     tear_down();
 }
 

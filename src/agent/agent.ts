@@ -248,7 +248,7 @@ export class Agent {
   #cycleIsOn(): boolean {
     if (this.#intents.wantsRelease((job, ranks) => this.#jobs.hasAny(job, ranks))) return true;
     for (const { report } of this.#jobs.live())
-      if (report.state === "parked" || report.state === "failed") return true;
+      if (["parked", "failed", "held"].includes(report.state)) return true;
     return false;
   }
 

@@ -54,10 +54,11 @@ const STATES = [
   "opening",
   "failed",
   "inert",
+  "held",
 ] as const satisfies readonly RankStateName[];
 const ROUTES = ["none", "openib", "tcp"] as const satisfies readonly Route[];
 const LEVELS = ["error", "warn", "info", "debug"] as const;
-const PHASES: Record<RankPhase, number> = { "run-openib": 1, "run-tcp": 2, park: 3 };
+const PHASES: Record<RankPhase, number> = { "run-openib": 1, "run-tcp": 2, park: 3, hold: 4 };
 
 /** A datagram that breaks the protocol; the message names the rule. */
 export class WireError extends Error {

@@ -99,6 +99,7 @@ export function usesCard(report: RankReport): boolean {
     case "parked":
     case "failed":
     case "inert":
+    case "held":
     case "lost":
     case "left":
       return false;

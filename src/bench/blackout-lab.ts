@@ -1,20 +1,16 @@
 /** The bench's world for real: labs of two VMs with one rank each, and a controller. */
 import { setTimeout as delay } from "node:timers/promises";
-import { jobCommand } from "../demo/job-command.js";
-import { JobRecorder } from "../demo/recorder.js";
 import { SymvirtError } from "../errors.js";
 import { Controller } from "../index.js";
-import { labDown, labExec, labUp, MANAGEMENT_SUBNET, type OpenLab } from "../lab/index.js";
+import { labDown, labUp, type OpenLab } from "../lab/index.js";
 import type { BenchJob, BenchLab, BenchWorld, CycleTimes } from "./blackout-world.js";
-import type { GapSample } from "./gap.js";
+import { inGuest, startLabJob } from "./lab-job.js";
 
 /** Moves: rank 0, whose clock measures, is in vm1, and a guest's clock stands still in its own downtime. */
 const MOVED = "vm2";
 const HOME = "h2";
 const SPARE = "h3";
-const VMS = ["vm1", "vm2"];
-const START_MS = 180_000;
-const END_MS = 120_000;
+const VMS = ["vm1", "vm2"] as const;
 /** Left to the guest when the rest of its memory is filled. */
 const FREE_MIB = 640;
 
@@ -27,12 +23,6 @@ const fillScript = (mib: number): string =>
   `dd if=/dev/urandom of=$d/0 bs=1M count=64 2>/dev/null; ` +
   `i=1; while [ $((i * 64)) -lt ${mib} ]; do cp $d/0 $d/$i; i=$((i + 1)); done`;
 
-async function inGuest(lab: OpenLab, vm: string, script: string, signal: AbortSignal): Promise<void> {
-  const { code, stderr } = await labExec(lab, vm, ["sh", "-c", script], { signal });
-  if (code !== 0)
-    throw new SymvirtError("internal", `A command of the bench failed in ${vm} (${code}): ${stderr.trim()}`);
-}
-
 class LabUnderBench implements BenchLab {
   readonly accelerator: "kvm" | "tcg";
   readonly #lab: OpenLab;
@@ -41,7 +31,6 @@ class LabUnderBench implements BenchLab {
   readonly #signal: AbortSignal;
   readonly #say: (line: string) => void;
   #at = HOME;
-  #jobs = 0;
 
   constructor(parts: {
     lab: OpenLab;
@@ -60,53 +49,8 @@ class LabUnderBench implements BenchLab {
   }
 
   async startJob(): Promise<BenchJob> {
-    const stopFile = `/tmp/symvirt-bench-stop-${++this.#jobs}`;
-    const command = jobCommand(
-      { vms: VMS, ranksPerVm: 1, network: MANAGEMENT_SUBNET },
-      "/opt/symvirt/build/workloads/stencil",
-      ["--seconds", "7200", "--stop-file", stopFile],
-    );
-    const recorder = new JobRecorder();
-    const samples: GapSample[] = [];
-    const words: string[] = [];
-    let code: number | null | undefined;
-    const ended = labExec(this.#lab, "vm1", command, {
-      signal: this.#signal,
-      onLine: (line) => {
-        const progress = recorder.line(line);
-        if (progress !== null) samples.push(progress);
-        else if (words.length < 200) words.push(line);
-      },
-    }).then((result) => {
-      code = result.code;
-      return result;
-    });
-    // Whoever waits for it next gets the error.
-    ended.catch(() => undefined);
-    const fail = (what: string) =>
-      new SymvirtError("internal", `The job ${what}: ${words.slice(-20).join(" | ")}`);
-    const deadline = performance.now() + START_MS;
-    for (;;) {
-      if (code !== undefined) throw fail(`ended with ${code} before it was measured`);
-      const ranks = (await this.#controller.ranks(this.#signal)).filter((r) => r.report.state !== "left");
-      const ready = ranks.filter((r) => r.report.state === "running" && r.report.route === "openib").length;
-      if (ready === VMS.length && samples.length > 2) break;
-      if (performance.now() > deadline)
-        throw fail(`does not run over openib (${ready} of ${VMS.length} ranks do)`);
-      await delay(500, undefined, { signal: this.#signal });
-    }
-    return {
-      samples,
-      finish: async () => {
-        await inGuest(this.#lab, "vm1", `touch ${stopFile}`, this.#signal);
-        const late = delay(END_MS, undefined, { signal: this.#signal, ref: false }).then(() => {
-          throw fail(`did not end within ${END_MS / 1000} s`);
-        });
-        late.catch(() => undefined);
-        await Promise.race([ended, late]);
-        if (code !== 0 || recorder.result?.ok !== true) throw fail(`ended with ${code} or a wrong result`);
-      },
-    };
+    const [lab, controller, signal] = [this.#lab, this.#controller, this.#signal];
+    return await startLabJob({ lab, controller, vms: VMS, program: "stencil", signal });
   }
 
   async cycle(strategy: "live" | "park"): Promise<CycleTimes> {

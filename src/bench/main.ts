@@ -1,10 +1,12 @@
-/** `npm run bench -- overhead|blackout`: measurements of docs/benchmarks.md. Not part of the product. */
+/** `npm run bench -- overhead|blackout|convergence`: measurements of docs/benchmarks.md. Not part of the product. */
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { ExitCode, SymvirtError } from "../errors.js";
 import { defaultPlan, runBlackout } from "./blackout.js";
 import { labWorld } from "./blackout-lab.js";
+import { defaultConvergence, runConvergence } from "./convergence.js";
+import { convergenceLab } from "./convergence-lab.js";
 import { defaultSizes, runOverhead } from "./overhead.js";
-import { blackoutLines, overheadLines } from "./tables.js";
+import { blackoutLines, convergenceLines, overheadLines } from "./tables.js";
 
 const say = (line: string): void => {
   process.stderr.write(`${line}\n`);
@@ -26,6 +28,16 @@ function sizes(text: string): number[] {
 /** Prints a report as a table, or as JSON and nothing else. */
 function print<T>(report: T, lines: (report: T) => string[], json: boolean): void {
   process.stdout.write(json ? `${JSON.stringify(report)}\n` : `${lines(report).join("\n")}\n`);
+}
+
+interface ConvergenceFlags {
+  json?: boolean;
+  runs: number;
+  bandwidth: number;
+  megabytes: number;
+  parkAfter: number;
+  cap: number;
+  name: string;
 }
 
 function program(signal: AbortSignal): Command {
@@ -67,6 +79,38 @@ function program(signal: AbortSignal): Command {
         blackoutLines,
         flags.json === true,
       );
+    });
+  const { load, capMs } = defaultConvergence;
+  bench
+    .command("convergence")
+    .description("a VM that writes memory faster than it is sent: ranks held, and QEMU's own auto-converge")
+    .option("--json", "print one object on stdout, all else on stderr")
+    .option("--runs <n>", "repetitions of every figure", whole(1, 100), 3)
+    .option(
+      "--bandwidth <n>",
+      "MiB a second of the stream",
+      whole(1, 65_536),
+      load.bandwidthBytesPerSecond / 2 ** 20,
+    )
+    .option("--megabytes <n>", "memory each rank stamps", whole(1, 65_536), load.megabytes)
+    .option(
+      "--park-after <s>",
+      "seconds of pre-copy until the ranks are held",
+      whole(1, 3600),
+      load.parkAfterMs / 1000,
+    )
+    .option("--cap <s>", "seconds after which a move counts as not completed", whole(1, 3600), capMs / 1000)
+    .option("--name <name>", "name of the lab", "bench")
+    .action(async (flags: ConvergenceFlags) => {
+      const { runs, bandwidth, megabytes, parkAfter, cap, name } = flags;
+      const asked = {
+        bandwidthBytesPerSecond: bandwidth * 2 ** 20,
+        megabytes,
+        parkAfterMs: parkAfter * 1000,
+      };
+      const world = convergenceLab(name, asked, say, signal);
+      const plan = { ...defaultConvergence, runs, load: asked, capMs: cap * 1000 };
+      print(await runConvergence(world, plan), convergenceLines, flags.json === true);
     });
   return bench;
 }

@@ -79,3 +79,27 @@ export const blackoutReport = z.strictObject({
   byLinkUp: z.array(z.strictObject({ delayS: z.number(), ...strategyGaps })),
 });
 export type BlackoutReport = z.infer<typeof blackoutReport>;
+
+/** One way of ending pre-copy, over all runs. `totalS` of a run that was not completed is the time until it was rolled back. */
+const wayOfConverging = z.strictObject({
+  totalS: z.number(),
+  gapMs: z.number(),
+  /** Every run was. */
+  completed: z.boolean(),
+  completedRuns: z.number().int().min(0),
+  spread: spread("totalS", "gapMs"),
+});
+
+export const convergenceReport = z.strictObject({
+  schemaVersion: z.literal(1),
+  bench: z.literal("convergence"),
+  machine: machineSchema,
+  accelerator: z.enum(["kvm", "tcg"]),
+  bandwidthBytesPerSecond: z.number(),
+  megabytes: z.number(),
+  parkAfterS: z.number(),
+  capS: z.number(),
+  cooperative: wayOfConverging,
+  autoConverge: wayOfConverging,
+});
+export type ConvergenceReport = z.infer<typeof convergenceReport>;

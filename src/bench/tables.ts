@@ -1,6 +1,6 @@
 /** The figures as plain text. */
 import { textTable } from "../demo/tables.js";
-import type { BlackoutReport, OverheadReport } from "./results.js";
+import type { BlackoutReport, ConvergenceReport, OverheadReport } from "./results.js";
 import type { Figure } from "./statistics.js";
 
 const spell = (f: Figure, digits: number): string[] =>
@@ -75,5 +75,22 @@ export function blackoutLines(report: BlackoutReport): string[] {
       1,
     ),
     `live / park: ${report.liveOverPark.toFixed(3)}`,
+  ];
+}
+
+export function convergenceLines(report: ConvergenceReport): string[] {
+  const { bandwidthBytesPerSecond, megabytes, parkAfterS, capS } = report;
+  const rows = (["cooperative", "autoConverge"] as const).flatMap((way) => {
+    const { spread, completedRuns } = report[way];
+    const completed = `${completedRuns} of ${spread.totalS.runs}`;
+    return [
+      [`${way}, whole cycle, s`, completed, ...spell(spread.totalS, 1)],
+      [`${way}, longest gap, ms`, completed, ...spell(spread.gapMs, 1)],
+    ];
+  });
+  return [
+    `Each rank stamps ${megabytes} MiB, the stream carries ${(bandwidthBytesPerSecond / 2 ** 20).toFixed(1)} MiB/s (${report.accelerator});`,
+    `ranks held after ${parkAfterS} s, rolled back after ${capS} s`,
+    ...textTable(["", "completed", "median", "min", "max"], rows, 1),
   ];
 }

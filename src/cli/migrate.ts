@@ -7,22 +7,28 @@ import { DEFAULT_STRATEGY, type Strategy, strategies } from "../controller/strat
 import { ExitCode, SymvirtError } from "../errors.js";
 import { anySignal } from "../signals.js";
 import { planLines, printPlanJson } from "./plan.js";
-import { byteCount, type ClusterFlags, clusterPathOf, duration, withCluster } from "./shared/options.js";
+import {
+  type ClusterFlags,
+  clusterPathOf,
+  duration,
+  type LimitFlags,
+  limitsOf,
+  withCluster,
+  withLimits,
+} from "./shared/options.js";
 import { openProgress } from "./shared/progress.js";
 import { catchingSignals, type StopSignals } from "./shared/stop.js";
 import { data, printJson, say, style } from "./shared/talk.js";
 
-interface MigrateFlags extends ClusterFlags {
+interface MigrateFlags extends ClusterFlags, LimitFlags {
   to: string;
   dryRun?: boolean;
   timeout?: number;
   strategy?: Strategy;
-  bandwidth?: number;
-  maxDowntime?: number;
 }
 
 export function migrateCommand(): Command {
-  return withCluster(new Command("migrate"))
+  return withLimits(withCluster(new Command("migrate")))
     .description(
       "Move a VM to another host: unplug its card, live-migrate, plug a card in, all under the running job",
     )
@@ -35,12 +41,6 @@ export function migrateCommand(): Command {
         "--strategy <name>",
         `live: the job runs on over tcp meanwhile; park: its ranks are held (default: the cluster file's, else ${DEFAULT_STRATEGY})`,
       ).choices(strategies),
-    )
-    .option("--bandwidth <bytes>", "most bytes a second of the migration stream, e.g. 100M", byteCount)
-    .option(
-      "--max-downtime <duration>",
-      "longest pause of the guest at the switch-over, e.g. 300ms",
-      duration,
     )
     .addHelpText(
       "after",
@@ -58,9 +58,12 @@ export function migrateCommand(): Command {
 async function migrate(vm: string, flags: MigrateFlags, stop: StopSignals): Promise<number> {
   const controller = await Controller.open(clusterPathOf(flags));
   const { to } = flags;
-  const strategy = flags.strategy === undefined ? {} : { strategy: flags.strategy };
+  const asked = {
+    limits: limitsOf(flags),
+    ...(flags.strategy === undefined ? {} : { strategy: flags.strategy }),
+  };
   if (flags.dryRun === true) {
-    const plan = await controller.plan({ vm, to, signal: stop.signal, ...strategy });
+    const plan = await controller.plan({ vm, to, signal: stop.signal, ...asked });
     if (flags.json === true) printPlanJson(plan);
     else for (const line of planLines(plan)) data(line);
     return refusal(plan)?.exitCode ?? ExitCode.done;
@@ -81,12 +84,8 @@ async function migrate(vm: string, flags: MigrateFlags, stop: StopSignals): Prom
     const report = await controller.migrate({
       vm,
       to,
-      ...strategy,
+      ...asked,
       signal: anySignal([stop.signal, timeout.signal]),
-      limits: {
-        ...(flags.bandwidth === undefined ? {} : { bandwidthBytesPerSecond: flags.bandwidth }),
-        ...(flags.maxDowntime === undefined ? {} : { maxDowntimeMs: flags.maxDowntime }),
-      },
       onPlan: (plan) => {
         for (const { level, text } of plan.findings) if (level === "note") say(`note: ${text}`);
       },
@@ -123,6 +122,12 @@ export function tellReport(report: CycleReport): void {
   say(report.message);
   if (report.outcome === "done" && report.preCopy !== null) {
     const { transferredBytes, downtimeMs } = report.preCopy;
+    for (const { cause, orderedMs, goneOnMs, late } of report.holds) {
+      const ms = goneOnMs === null ? "" : ` for ${((goneOnMs - orderedMs) / 1000).toFixed(1)} s`;
+      say(
+        `the ranks of ${report.vm} were held${ms}: ${cause}${late.length === 0 ? "" : ` (${late.join("; ")})`}`,
+      );
+    }
     say(`${Math.round(transferredBytes / 2 ** 20)} MiB sent, downtime ${downtimeMs} ms`);
   }
 }

@@ -1,20 +1,28 @@
 /** `symvirt plan VM --to HOST`: what a migration would do, and what stands against it. */
 import { Command, Option } from "commander";
+import { limitsInWords } from "../controller/limits.js";
 import { refusal } from "../controller/migrate.js";
 import type { MigrationPlan } from "../controller/plan.js";
 import { Controller } from "../controller/script.js";
 import { type Strategy, strategies } from "../controller/strategy.js";
-import { type ClusterFlags, clusterPathOf, withCluster } from "./shared/options.js";
+import {
+  type ClusterFlags,
+  clusterPathOf,
+  type LimitFlags,
+  limitsOf,
+  withCluster,
+  withLimits,
+} from "./shared/options.js";
 import { catchingSignals } from "./shared/stop.js";
 import { data, printJson, style } from "./shared/talk.js";
 
-interface PlanFlags extends ClusterFlags {
+interface PlanFlags extends ClusterFlags, LimitFlags {
   to: string;
   strategy?: Strategy;
 }
 
 export function planCommand(): Command {
-  return withCluster(new Command("plan"))
+  return withLimits(withCluster(new Command("plan")))
     .description("Say what a migration would do and what stands against it; touches nothing")
     .argument("<vm>", "VM of the cluster file")
     .requiredOption("--to <host>", "destination host")
@@ -29,7 +37,7 @@ export function planCommand(): Command {
       await catchingSignals(async ({ signal }) => {
         const controller = await Controller.open(clusterPathOf(flags));
         const plan = await controller.plan({
-          ...{ vm, to: flags.to, signal },
+          ...{ vm, to: flags.to, signal, limits: limitsOf(flags) },
           ...(flags.strategy === undefined ? {} : { strategy: flags.strategy }),
         });
         if (flags.json === true) printPlanJson(plan);
@@ -49,6 +57,7 @@ export function planLines(plan: MigrationPlan): string[] {
   const refused = refusal(plan) !== undefined;
   if (!refused) {
     for (const [i, step] of plan.steps.entries()) lines.push(`  ${i + 1}. ${step}`);
+    lines.push(`  pre-copy: ${limitsInWords(plan.limits, plan.strategy)}`);
     if (plan.memoryBytes !== undefined)
       lines.push(`  guest memory: ${Math.round(plan.memoryBytes / 2 ** 20)} MiB`);
   }

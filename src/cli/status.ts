@@ -41,11 +41,13 @@ function cycleLines({ running, interrupted }: StatusReport): string[] {
   }
   if (running === null) return [];
   if (!("cycle" in running)) return [`${running.verb} (pid ${running.pid}) is planning`];
-  const { cycle, verb, vm, from, to, phase, late, cause, migration } = running;
+  const { cycle, verb, vm, from, to, phase, late, cause, migration, hold } = running;
   const lines = [`cycle ${cycle}: ${verb} ${vm} from ${from} to ${to}, phase ${phase} (pid ${running.pid})`];
   if (cause !== undefined) lines.push(`  rolling back: ${cause}`);
   if (migration !== undefined)
     lines.push(`  ${megabytes(migration.transferred)} sent, ${megabytes(migration.remaining)} left`);
+  if (hold !== undefined) lines.push(`  the ranks of ${vm} are held: ${hold.cause}`);
+  for (const who of hold?.late ?? []) lines.push(`  not held yet: ${who}`);
   for (const who of late) lines.push(`  waiting: ${who}`);
   return lines;
 }

@@ -89,6 +89,16 @@ describe("cluster file", () => {
     expect(complaint(text)).toContain(expected);
   });
 
+  it("takes a time or never for parkAfter, and nothing else", () => {
+    const limits = (value: string) => good.replace("maxDowntime: 500ms", `parkAfter: ${value}`);
+    expect(parseCluster(limits("90s"), "c.yaml").limits.parkAfter).toBe(90_000);
+    expect(parseCluster(limits("never"), "c.yaml").limits.parkAfter).toBe("never");
+    expect(complaint(limits("soon"))).toContain('c.yaml:17:22: limits.parkAfter: a duration such as "30s"');
+    expect(complaint(good.replace("maxDowntime: 500ms", "parkafter: 1s"))).toContain(
+      'limits.parkafter: unknown key, did you mean "parkAfter"?',
+    );
+  });
+
   it("tells two VMs on one card", () => {
     const text = good.replace(
       "limits:",

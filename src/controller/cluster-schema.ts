@@ -86,6 +86,8 @@ export const clusterFile = z.strictObject({
       bandwidth: bytes.optional(),
       maxDowntime: durationMs.default(300),
       strategy: z.enum(strategies).optional(),
+      /** live: ranks of the moving VM are held after so long in pre-copy; "never": whatever happens. */
+      parkAfter: z.union([z.literal("never"), durationMs], 'a duration such as "30s", or "never"').optional(),
     })
     .prefault({}),
   /** Each wait of a cycle has one. */
@@ -96,6 +98,8 @@ export const clusterFile = z.strictObject({
       park: durationMs.default(60_000),
       detach: durationMs.default(30_000),
       migrate: durationMs.default(600_000),
+      /** Ranks that are not held by then are named in the report; nothing else. */
+      hold: durationMs.default(30_000),
       attach: durationMs.default(30_000),
       linkUp: durationMs.default(120_000),
       resume: durationMs.default(60_000),

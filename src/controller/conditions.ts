@@ -132,7 +132,8 @@ function words(report: RankReport): string {
   return `${plainText(report.detail) || "the step failed"}${error}`;
 }
 
-function lateness(
+/** A rank that is waited for, as a sentence. */
+export function lateness(
   rank: TargetRank,
   report: RankReport | undefined,
   isCurrent: boolean,

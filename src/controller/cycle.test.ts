@@ -40,6 +40,9 @@ function name(effect: Effect): string {
   switch (effect.do) {
     case "order":
       return `order ${effect.want} ${effect.step}`;
+    case "hold":
+    case "release":
+      return `${effect.do} ${effect.step}`;
     case "op":
       return effect.op;
     case "watch":
@@ -381,6 +384,69 @@ describe("live", () => {
   });
 });
 
+describe("cooperative convergence", () => {
+  const live: CycleShape = { ...full, strategy: "live" };
+  const hold: CycleEvent = { type: "hold", cause: "pre-copy had not ended after 5 s" };
+  const effectsOf = (events: CycleEvent[], shape = live) => play(events, shape).effects.at(-1);
+  const inPreCopy = [...into("pre-copy"), hold];
+
+  it("holds the ranks of the moving VM once, and lets them go with the switch-over", () => {
+    const { state, effects } = play([...inPreCopy, hold, ok], live);
+    expect(effects.slice(-3)).toEqual([["hold 2"], [], ["release 3", "arm attach", "resume-destination"]]);
+    expect(state).toMatchObject({ phase: "switch-over", place: "moved", holding: false });
+    const { phases, last } = finish([...inPreCopy, ok], live);
+    expect(phases).toEqual(["switch-over", "attach", "link-up", "re-init", "commit"]);
+    expect(last).toMatchObject({ outcome: "done" });
+  });
+
+  it("does not wait for them: pre-copy may end at any time", () => {
+    expect(play([...into("pre-copy"), ok, hold], live).effects.at(-1)).toEqual([]);
+  });
+
+  for (const [what, event, effects] of [
+    ["fails", fail, ["release 3", "arm prepare", "end-destination"]],
+    ["is aborted", abort, ["release 3", "cancel"]],
+    ["runs out of time", deadline, ["release 3", "cancel"]],
+    ["loses a rank", { type: "lost", cause: "rank 3 died" }, ["release 3", "cancel"]],
+  ] as const)
+    it(`lets them go when pre-copy ${what}`, () => {
+      expect(effectsOf([...inPreCopy, event])).toEqual(effects);
+      expect(effectsOf([...inPreCopy, event, hold])).toEqual([]);
+    });
+
+  it("lets them go once only, also when the op does not stop", () => {
+    const unsettled: CycleEvent = { type: "fail", cause: "did not stop", unsettled: true };
+    expect(effectsOf([...inPreCopy, unsettled])).toEqual(["release 3", "end needs-operator"]);
+    expect(effectsOf([...inPreCopy, abort, unsettled])).toEqual(["end needs-operator"]);
+  });
+
+  it("holds them for the way back as well", () => {
+    const back = [...into("link-up"), deadline, ok, ok];
+    expect(play(back, live).state.phase).toBe("undo:return");
+    expect(effectsOf([...back, hold])).toEqual(["hold 2"]);
+    expect(effectsOf([...back, hold, ok])).toEqual(["release 3", "arm attach", "resume-source"]);
+    expect(effectsOf([...back, hold, fail])).toEqual(["release 3", "end needs-operator"]);
+  });
+
+  it.each(forward.filter((p) => p !== "pre-copy"))("means nothing in phase %s", (phase) => {
+    expect(effectsOf([...into(phase), hold])).toEqual([]);
+  });
+
+  it("means nothing where ranks are parked, or there are none", () => {
+    expect(effectsOf(inPreCopy, full)).toEqual([]);
+    const without = [begin, ok, ok, ok, hold];
+    expect(play(without, { ...live, hasJobs: false }).state.phase).toBe("pre-copy");
+    expect(effectsOf(without, { ...live, hasJobs: false })).toEqual([]);
+  });
+
+  it("a controller that takes over lets them go first, on either side", () => {
+    const first = (place: "source" | "destination") =>
+      reduce(initialState(live, { step: 7, held: true }), { type: "recover", place, reached: "detach" });
+    expect(first("source").effects.map(name)).toEqual(["release 8", "arm prepare", "end-destination"]);
+    expect(first("destination").effects.map(name)).toEqual(["release 8", "arm attach", "resume-destination"]);
+  });
+});
+
 describe("a controller that takes over", () => {
   const recover = (place: "source" | "destination", reached: "prepare" | "park" | "detach") =>
     finish([{ type: "recover", place, reached }]);
@@ -410,6 +476,7 @@ describe("any order of events", () => {
     fc.constant(deadline),
     fc.constant<CycleEvent>({ type: "lost", cause: "rank died" }),
     fc.constant<CycleEvent>({ type: "step-failed", cause: "no port" }),
+    fc.constant<CycleEvent>({ type: "hold", cause: "pre-copy does not end" }),
     fc.constant<CycleEvent>({ type: "fail", cause: "did not stop", unsettled: true }),
     fc.constant(begin),
   );
@@ -436,44 +503,62 @@ describe("any order of events", () => {
 
   it("ends in one of three outcomes, with one end, growing steps, and one op at a time", () => {
     fc.assert(
-      fc.property(anyShape, anyStart, fc.array(anyEvent, { maxLength: 60 }), (shape, start, events) => {
-        let state = initialState(shape);
-        let ends = 0;
-        let step = 0;
-        let running = false;
-        const world = { destination: "none", source: "running" };
-        const take = (event: CycleEvent) => {
-          // An op answers once; conditions and ops answer only while they are asked.
-          const answers = event.type === "ok" || event.type === "fail";
-          if (answers) running = false;
-          const result = reduce(state, event);
-          for (const effect of result.effects) {
-            if (effect.do === "end") {
-              ends++;
-              expect(effect.message.length).toBeGreaterThan(10);
-              if (effect.outcome === "rolled-back") expect(result.state.place).toBe("source");
-              if (effect.outcome === "done") expect(result.state.place).not.toBe("moved");
-            } else if (effect.do === "order") {
-              expect(effect.step).toBe(step + 1);
-              step = effect.step;
-            } else if (effect.do === "op") {
-              expect(running).toBe(false);
-              running = true;
-              // A source is resumed "even if moved" only when the destination has been ended or left.
-              if (effect.op === "resume-source") expect(["ended", "left"]).toContain(world.destination);
-              if (effect.op === "end-destination") world.destination = "ended";
-              if (effect.op === "return") world.destination = "left";
+      fc.property(
+        anyShape,
+        anyStart,
+        fc.boolean(),
+        fc.array(anyEvent, { maxLength: 60 }),
+        (shape, start, wasHeld, events) => {
+          const takenOver = shape.hasJobs && shape.strategy === "live" && start.type === "recover";
+          let state = initialState(shape, { step: 0, held: takenOver && wasHeld });
+          let ends = 0;
+          let step = 0;
+          let running = false;
+          let held = takenOver && wasHeld;
+          const world = { destination: "none", source: "running" };
+          const take = (event: CycleEvent) => {
+            // An op answers once; conditions and ops answer only while they are asked.
+            const answers = event.type === "ok" || event.type === "fail";
+            if (answers) running = false;
+            const result = reduce(state, event);
+            for (const effect of result.effects) {
+              if (effect.do === "end") {
+                ends++;
+                expect(effect.message.length).toBeGreaterThan(10);
+                if (effect.outcome === "rolled-back") expect(result.state.place).toBe("source");
+                if (effect.outcome === "done") expect(result.state.place).not.toBe("moved");
+                // No end leaves ranks held: of needs-operator either, as nobody may come to call `abort`.
+                expect(held).toBe(false);
+              } else if (effect.do === "order" || effect.do === "hold" || effect.do === "release") {
+                expect(effect.step).toBe(step + 1);
+                step = effect.step;
+                if (effect.do !== "order") expect(held).toBe(effect.do === "release");
+                if (effect.do === "hold") {
+                  expect(shape).toMatchObject({ strategy: "live", hasJobs: true });
+                  expect(["pre-copy", "undo:return"]).toContain(state.phase);
+                }
+                // All ranks are never ordered while some are held for a copy that goes on.
+                if (effect.do === "order") expect(held).toBe(false);
+                held = effect.do === "hold";
+              } else if (effect.do === "op") {
+                expect(running).toBe(false);
+                running = true;
+                // A source is resumed "even if moved" only when the destination has been ended or left.
+                if (effect.op === "resume-source") expect(["ended", "left"]).toContain(world.destination);
+                if (effect.op === "end-destination") world.destination = "ended";
+                if (effect.op === "return") world.destination = "left";
+              }
             }
-          }
-          state = result.state;
-        };
-        take(start);
-        for (const event of events) take(event);
-        for (let i = 0; i < 40 && state.phase !== "ended"; i++) take(ok);
-        expect(state.phase).toBe("ended");
-        expect(ends).toBe(1);
-        expect(reduce(state, abort)).toEqual({ state, effects: [] });
-      }),
+            state = result.state;
+          };
+          take(start);
+          for (const event of events) take(event);
+          for (let i = 0; i < 40 && state.phase !== "ended"; i++) take(ok);
+          expect(state.phase).toBe("ended");
+          expect(ends).toBe(1);
+          expect(reduce(state, abort)).toEqual({ state, effects: [] });
+        },
+      ),
       { numRuns: 2000 },
     );
   });

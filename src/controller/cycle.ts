@@ -36,11 +36,14 @@ export type Condition =
   | "running"
   | "held";
 
-/** What the ranks are ordered to do. */
+/** What all ranks are ordered to do. */
 export type Order = "park" | "run-tcp" | "run-openib";
 
 export type Effect =
   | { do: "order"; want: Order; step: number }
+  /** Cooperative convergence: the ranks of the moving VM, and only these, stand still, and go on. */
+  | { do: "hold"; step: number; cause: string }
+  | { do: "release"; step: number }
   | { do: "op"; op: OpName }
   /** Abort the running op; it answers with `ok` or `fail` when it has stopped. */
   | { do: "cancel" }
@@ -86,6 +89,8 @@ export type CycleEvent =
   | { type: "step-failed"; cause: string }
   | { type: "deadline"; cause: string }
   | { type: "abort"; cause: string }
+  /** live: pre-copy does not end by itself while the ranks of the moving VM run. */
+  | { type: "hold"; cause: string }
   /** A rank has died or left. */
   | { type: "lost"; cause: string };
 
@@ -119,6 +124,8 @@ export interface CycleState {
   place: "source" | "moved" | "destination";
   /** Root cause of the roll-back; the first wins. */
   cause?: string;
+  /** The ranks of the moving VM are ordered to stand still until its memory is copied. */
+  holding: boolean;
   /** The running op has been told to stop, because of this. */
   stopping?: string;
   /** A failed re-init is tried once more in each direction. */
@@ -230,8 +237,22 @@ const comeBack: readonly Phase[] = [
   ...restoreCard,
 ];
 
-export function initialState(shape: CycleShape, step = 0): CycleState {
-  return { shape, phase: "idle", todo: [], step, place: "source", retried: false, losses: [], notes: [] };
+/** The phases in which the VM's memory is copied while it runs. */
+const copying: ReadonlySet<Phase> = new Set(["pre-copy", "undo:return"]);
+
+/** `resume`: of a controller that takes over, the last step and whether the ranks of the moving VM were held. */
+export function initialState(shape: CycleShape, resume = { step: 0, held: false }): CycleState {
+  const { step, held } = resume;
+  return {
+    ...{ shape, phase: "idle", todo: [], step, place: "source", holding: held, retried: false },
+    ...{ losses: [], notes: [] },
+  };
+}
+
+/** Whether the ranks of the moving VM could be held now: they run, over tcp, while its memory is copied. */
+export function mayHold({ phase, shape, holding, stopping }: CycleState): boolean {
+  const run = shape.hasJobs && shape.strategy === "live";
+  return run && copying.has(phase) && !holding && stopping === undefined;
 }
 
 /** The rule of a phase under the strategy of the cycle. */
@@ -257,6 +278,21 @@ export interface Step {
 
 /** One transition. An event that means nothing in the phase changes nothing. */
 export function reduce(state: CycleState, event: CycleEvent): Step {
+  return letGo(transition(state, event));
+}
+
+/**
+ * Held ranks are let go when the copy they are held for has ended or is told to stop, before anything else is done: no
+ * failure of a later step can leave them held. (No phase that may come next orders the ranks itself.)
+ */
+function letGo({ state, effects }: Step): Step {
+  const goesOn = copying.has(state.phase) && state.stopping === undefined;
+  if (!state.holding || goesOn || state.phase === "idle") return { state, effects };
+  const step = state.step + 1;
+  return { state: { ...state, step, holding: false }, effects: [{ do: "release", step }, ...effects] };
+}
+
+function transition(state: CycleState, event: CycleEvent): Step {
   if (state.phase === "ended") return { state, effects: [] };
   if (state.phase === "idle") return start(state, event);
   const rule = ruleOf(state.phase, state.shape);
@@ -285,6 +321,12 @@ export function reduce(state: CycleState, event: CycleEvent): Step {
       // On the way back it is being aborted already; in commit the job runs at the destination.
       if (isUndo(state.phase) || state.phase === "commit") return { state, effects: [] };
       return interrupt(state, event.cause);
+    case "hold": {
+      if (!mayHold(state)) return { state, effects: [] };
+      const step = state.step + 1;
+      const hold: Effect = { do: "hold", step, cause: event.cause };
+      return { state: { ...state, step, holding: true }, effects: [hold] };
+    }
     case "lost":
       if (isBeforeMove(state.phase)) return interrupt(state, event.cause);
       return { state: { ...state, losses: [...state.losses, event.cause] }, effects: [] };

@@ -9,6 +9,7 @@ import { judge, type Verdict } from "./conditions.js";
 import type { Condition } from "./cycle.js";
 import { Findings } from "./findings.js";
 import type { Fleet } from "./fleet.js";
+import { limitsInForce } from "./limits.js";
 import { Ops } from "./ops.js";
 import { greetAgents } from "./plan.js";
 import { checkJobs } from "./plan-jobs.js";
@@ -100,7 +101,7 @@ export class Hold {
     const startedAt = new Date().toISOString();
     const began = performance.now();
     const target = { ...this.target, vm, from, to };
-    const limits = { maxDowntimeMs: cluster.limits.maxDowntime };
+    const limits = limitsInForce(cluster);
     const ops = new Ops({ fleet, target, limits, onMigration: () => undefined });
     this.#journal("pre-copy");
     try {
@@ -127,6 +128,7 @@ export class Hold {
       totalMs: Math.round(performance.now() - began),
       phases: [],
       ranks: [],
+      holds: [],
       preCopy: { transferredBytes: transferred, downtimeMs },
     };
   }

@@ -3,7 +3,7 @@ import { SymvirtError } from "../errors.js";
 import { anySignal } from "../signals.js";
 import { Findings } from "./findings.js";
 import { ControlDesk, type Operation, runOperation } from "./operation.js";
-import type { MigrationLimits } from "./ops.js";
+import { limitsInForce, type MigrationLimits } from "./limits.js";
 import { type MigrationPlan, planMigration } from "./plan.js";
 import { pictureRanks } from "./rank-spans.js";
 import type { CycleReport } from "./report.js";
@@ -40,8 +40,11 @@ export async function migrateVm(session: Session, request: MigrateRequest): Prom
   let outcome: object = { error: "the operation ended before its cycle began" };
   try {
     const stop = anySignal([signal, desk.abort.signal]);
-    const strategy = request.strategy === undefined ? {} : { strategy: request.strategy };
-    const plan = await planMigration({ fleet, journal, vm, to, signal: stop, ...strategy }).catch(
+    const asked = {
+      ...(request.strategy === undefined ? {} : { strategy: request.strategy }),
+      ...(request.limits === undefined ? {} : { limits: request.limits }),
+    };
+    const plan = await planMigration({ fleet, journal, vm, to, signal: stop, ...asked }).catch(
       (error: unknown) => {
         if (!stop.aborted) throw error;
         throw new SymvirtError("interrupted", "stopped while planning; nothing was touched", {
@@ -64,12 +67,7 @@ export async function migrateVm(session: Session, request: MigrateRequest): Prom
     }
     session.lock.describe(`cycle ${target.cycle} (migrate ${vm} to ${to})`);
     journal.append({ kind: "begin", pid: process.pid, verb: "migrate", target });
-    const { bandwidth, maxDowntime } = cluster.limits;
-    const limits: MigrationLimits = {
-      maxDowntimeMs: maxDowntime,
-      ...(bandwidth === undefined ? {} : { bandwidthBytesPerSecond: bandwidth }),
-      ...request.limits,
-    };
+    const limits = limitsInForce(cluster, request.limits);
     const { unfinished, ...report } = await runOperation(
       {
         session,

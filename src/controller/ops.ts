@@ -4,12 +4,8 @@ import type { MigrationProgress } from "../vmm/driver.js";
 import type { Card } from "./cluster-file.js";
 import type { OpName } from "./cycle.js";
 import type { Fleet } from "./fleet.js";
+import type { MigrationLimits } from "./limits.js";
 import type { CycleTarget } from "./state/journal.js";
-
-export interface MigrationLimits {
-  bandwidthBytesPerSecond?: number;
-  maxDowntimeMs?: number;
-}
 
 export interface OpContext {
   fleet: Fleet;
@@ -91,9 +87,10 @@ export class Ops {
 
   async #migrate(from: string, signal: AbortSignal): Promise<MigrationProgress> {
     const { fleet, target, limits, onMigration } = this.#context;
+    const { parkAfterMs: _, ...ofVmm } = limits;
     return await fleet
       .driver(target.vm, from)
-      .migrate({ uri: this.#uri, ...limits, onProgress: onMigration, signal });
+      .migrate({ uri: this.#uri, ...ofVmm, onProgress: onMigration, signal });
   }
 
   async #attach(host: string, signal: AbortSignal): Promise<void> {

@@ -90,6 +90,7 @@ function checkRank(
     case "closing":
     case "parked":
     case "opening":
+    case "held":
       findings.refuse(
         `${who} is ${report.state}: a cycle is unfinished`,
         "see `symvirt status`, `symvirt abort`",

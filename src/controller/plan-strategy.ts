@@ -29,18 +29,25 @@ export function chooseStrategy(
   findings: Findings,
 ): Strategy {
   if (wanted === "park") return "park";
-  const reasons = jobs.map((job) => whyPark(vm, job)).filter((reason) => reason !== undefined);
+  for (const job of jobs) refuseBesideAway(vm, job, findings);
+  const reasons = jobs.map(whyPark).filter((reason) => reason !== undefined);
   for (const reason of reasons) findings.note(`the jobs are parked: ${reason}`);
   return reasons.length === 0 ? "live" : "park";
 }
 
-function whyPark(vm: string, { job, ranks }: RosterJob): string | undefined {
+/** Routes are drained by what was sent over the card, so all others of the job must lead over it. */
+function refuseBesideAway(vm: string, { job, ranks }: RosterJob, findings: Findings): void {
+  const all = [...ranks.values()];
+  const other = all.find((r) => r.vm !== vm && isAway(r.report));
+  if (other === undefined || all.every((r) => r.vm !== vm || isAway(r.report))) return;
+  findings.refuse(
+    `rank ${other.report.rank} of job ${job} on ${other.vm} runs over tcp while those on ${vm} use the card`,
+    `\`symvirt recover ${other.vm}\` brings it back once there is a card for ${other.vm}`,
+  );
+}
+
+function whyPark({ job, ranks }: RosterJob): string | undefined {
   const reports = [...ranks.values()].map((r) => r.report);
-  // Only routes that all lead over the card can be drained by what the moving ranks have sent over them.
-  const own = [...ranks.values()].filter((r) => r.vm === vm);
-  const other = [...ranks.values()].find((r) => r.vm !== vm && isAway(r.report));
-  if (other !== undefined && !own.every((r) => isAway(r.report)))
-    return `rank ${other.report.rank} of job ${job} on ${other.vm} runs over tcp, and the routes of ${vm} alone change only where the others lead over the card`;
   const alone = reports.find((r) => r.tcpOnly);
   if (alone !== undefined && reports.some((r) => !r.tcpOnly))
     return `rank ${alone.rank} of job ${job} knows tcp only while others use the card`;

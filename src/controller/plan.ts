@@ -9,6 +9,7 @@ import type { Cluster } from "./cluster-file.js";
 import { type Finding, Findings } from "./findings.js";
 import type { Fleet } from "./fleet.js";
 import { changesRoutes } from "./movers.js";
+import { limitsInForce, type MigrationLimits } from "./limits.js";
 import { checkHolders, checkJobs } from "./plan-jobs.js";
 import { chooseStrategy, jobsOn, noteRanks, planRoutes, rankList, wantedStrategy } from "./plan-strategy.js";
 import type { CycleTarget, Journal } from "./state/journal.js";
@@ -20,6 +21,8 @@ export interface MigrationPlan {
   from: string;
   to: string;
   strategy: Strategy;
+  /** In force: the command's, else the cluster file's. */
+  limits: MigrationLimits;
   /** Undefined when something refuses. */
   target: CycleTarget | undefined;
   memoryBytes: number | undefined;
@@ -70,6 +73,7 @@ export interface PlanRequest {
   to: string;
   /** Absent: the cluster file's, else the default. */
   strategy?: Strategy;
+  limits?: MigrationLimits;
   signal: AbortSignal;
 }
 
@@ -81,11 +85,13 @@ export async function planMigration({
   to,
   signal,
   strategy: asked,
+  limits: askedLimits,
 }: PlanRequest): Promise<MigrationPlan> {
   const { cluster } = fleet;
   knownVm(cluster, vm);
   knownHost(cluster, to);
   const findings = new Findings();
+  const limits = limitsInForce(cluster, askedLimits);
   const interrupted = journal.interrupted();
   if (interrupted !== undefined) {
     const { cycle, vm: other, to: there } = interrupted.target;
@@ -95,6 +101,7 @@ export async function planMigration({
       from: fleet.placement.of(vm).host,
       to,
       strategy: wantedStrategy(cluster, asked),
+      limits,
       target: undefined,
       memoryBytes: undefined,
       findings: findings.list,
@@ -150,6 +157,7 @@ export async function planMigration({
     from,
     to,
     strategy,
+    limits,
     target: refused ? undefined : target,
     memoryBytes: here?.facts.memoryBytes,
     findings: findings.list,

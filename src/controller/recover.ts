@@ -6,6 +6,7 @@ import { SymvirtError } from "../errors.js";
 import type { VmFacts } from "../vmm/driver.js";
 import type { CycleEvent } from "./cycle.js";
 import type { Fleet } from "./fleet.js";
+import { limitsInForce } from "./limits.js";
 import { ControlDesk, type Operation, runOperation } from "./operation.js";
 import { greetAgents } from "./plan.js";
 import { pictureRanks } from "./rank-spans.js";
@@ -48,7 +49,7 @@ export async function recoverCycle(
         session,
         verb: "abort",
         signal: request.signal,
-        limits: { maxDowntimeMs: cluster.limits.maxDowntime },
+        limits: limitsInForce(cluster),
         ...(request.onProgress === undefined ? {} : { onProgress: request.onProgress }),
         ...(request.settleMs === undefined ? {} : { settleMs: request.settleMs }),
       },
@@ -57,7 +58,11 @@ export async function recoverCycle(
       {
         event,
         before: pictureRanks(fleet, target),
-        resumeFrom: { step: Math.max(interrupted.step, ...steps), quietJobs: interrupted.quietJobs },
+        resumeFrom: {
+          step: Math.max(interrupted.step, ...steps),
+          quietJobs: interrupted.quietJobs,
+          held: interrupted.held,
+        },
       },
     );
     outcome = { report, unfinished };

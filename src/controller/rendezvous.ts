@@ -3,7 +3,7 @@
  * step, the board, what is told again after a reconnect, and who has been lost.
  */
 import type { SymvirtError } from "../errors.js";
-import type { GuestPost } from "../protocol/messages.js";
+import type { GuestPost, RankPhase } from "../protocol/messages.js";
 import { Board } from "./board.js";
 import type { Card } from "./cluster-file.js";
 import { type ConditionView, isUp, livingRanks, rankIs, reportOf } from "./conditions.js";
@@ -38,6 +38,8 @@ export class Rendezvous {
   readonly #restarted = new Set<string>();
   #activeBefore = 0;
   #want: { phase: Order; step: number } | undefined;
+  /** A newer want of one VM's ranks alone. */
+  #wantOf: { vm: string; phase: RankPhase; step: number } | undefined;
 
   constructor(fleet: Fleet, target: CycleTarget, events: RendezvousEvents) {
     this.#fleet = fleet;
@@ -92,7 +94,15 @@ export class Rendezvous {
   order(phase: Order, step: number): void {
     this.board.open(step);
     this.#want = { phase, step };
+    this.#wantOf = undefined;
     for (const vm of this.vms) this.#fleet.link(vm).send(this.#wants(vm));
+  }
+
+  /** Orders a step of the moving VM's ranks alone, which needs no board: they meet nobody for it. */
+  orderMoving(phase: RankPhase, step: number): void {
+    const { vm } = this.#target;
+    this.#wantOf = { vm, phase, step };
+    this.#fleet.link(vm).send(this.#wants(vm));
   }
 
   /** What the conditions are judged by. */
@@ -139,8 +149,9 @@ export class Rendezvous {
 
   *#wants(vm: string): Iterable<LevelMessage> {
     const { cycle, jobs } = this.#target;
-    if (this.#want === undefined) return;
-    const { phase, step } = this.#want;
+    const want = this.#wantOf?.vm === vm ? this.#wantOf : this.#want;
+    if (want === undefined) return;
+    const { phase, step } = want;
     for (const { job, ranks, moving } of jobs)
       if (ranks.some((r) => r.vm === vm))
         yield {

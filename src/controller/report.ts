@@ -12,6 +12,7 @@ export const cyclePhases = [
   "wait", // until the agents report SymVirt wait
   "detach",
   "pre-copy",
+  "held", // beside pre-copy: the ranks of the moving VM stand still so that it can end
   "downtime",
   "attach",
   "link-up",
@@ -38,6 +39,20 @@ export interface RankSpan {
   after: { route: Route; epoch: number; openib: Traffic; tcp: Traffic };
 }
 
+/** One hold of the moving VM's ranks. Times in milliseconds since the cycle began. */
+export interface HoldReport {
+  cause: string;
+  orderedMs: number;
+  /** Every rank of the VM stood still; null: not all of them did. */
+  heldMs: number | null;
+  /** They were told to go on. */
+  releasedMs: number | null;
+  /** All went on; null: it was not seen. */
+  goneOnMs: number | null;
+  /** Ranks that did not stand still within the deadline "hold", or at all; a sentence each. */
+  late: string[];
+}
+
 export interface CycleReport {
   schemaVersion: 1;
   cycle: number;
@@ -55,5 +70,7 @@ export interface CycleReport {
   totalMs: number;
   phases: PhaseSpan[];
   ranks: RankSpan[];
+  /** live: holds of the moving VM's ranks, so that pre-copy could end; empty when none was needed. */
+  holds: HoldReport[];
   preCopy: { transferredBytes: number; downtimeMs: number } | null;
 }

@@ -14,14 +14,18 @@ import {
   type Effect,
   initialState,
   isUndo,
+  mayHold,
   type OpName,
   type Phase,
   reduce,
 } from "./cycle.js";
 import type { Fleet } from "./fleet.js";
-import { cardsAt, type MigrationLimits, Ops } from "./ops.js";
+import { HeldRanks } from "./held-ranks.js";
+import type { MigrationLimits } from "./limits.js";
+import { cardsAt, Ops } from "./ops.js";
+import { OutrunWatch } from "./outrun.js";
 import { Rendezvous } from "./rendezvous.js";
-import type { CycleOutcome } from "./report.js";
+import type { CycleOutcome, HoldReport } from "./report.js";
 import { Spans } from "./spans.js";
 import type { CycleTarget, Journal } from "./state/journal.js";
 
@@ -32,6 +36,8 @@ export interface CycleProgress {
   /** Roll-back's root cause. */
   cause?: string;
   migration?: MigrationProgress;
+  /** The ranks of the moving VM are held so that pre-copy can end; `late` are not yet, `overdue` past their deadline. */
+  hold?: { cause: string; late: string[]; overdue: boolean };
 }
 
 export interface CycleEnd {
@@ -41,6 +47,7 @@ export interface CycleEnd {
   startedAt: string;
   totalMs: number;
   spans: Spans;
+  holds: HoldReport[];
   preCopy: { transferredBytes: number; downtimeMs: number } | null;
 }
 
@@ -49,8 +56,8 @@ export interface RunnerOptions {
   target: CycleTarget;
   journal: Journal;
   limits: MigrationLimits;
-  /** For a controller that takes over: the last step of the journal and the jobs that were told "quiet". */
-  resumeFrom?: { step: number; quietJobs: readonly string[] };
+  /** For a controller that takes over: the last step of the journal, the jobs that were told "quiet", and a hold. */
+  resumeFrom?: { step: number; quietJobs: readonly string[]; held: boolean };
   onProgress?: (progress: CycleProgress) => void;
   /** How long an op may take to stop after it was told to, in milliseconds. */
   settleMs?: number;
@@ -63,6 +70,7 @@ export class CycleRunner {
   readonly #meeting: Rendezvous;
   readonly #ops: Ops;
   readonly #spans: Spans;
+  readonly #held: HeldRanks;
   readonly #began = performance.now();
   readonly #startedAt = new Date().toISOString();
   readonly #ended: Promise<CycleEnd>;
@@ -71,6 +79,10 @@ export class CycleRunner {
   #op: AbortController | undefined;
   #deadline: NodeJS.Timeout | undefined;
   #settle: NodeJS.Timeout | undefined;
+  /** live: when the ranks are to be held, and when they should be. */
+  #parkAfter: NodeJS.Timeout | undefined;
+  #holdDeadline: NodeJS.Timeout | undefined;
+  #outrun: OutrunWatch | undefined;
   #deadlineName: DeadlineName = "prepare";
   #deadlineMs = 0;
   #queue: CycleEvent[] = [];
@@ -98,7 +110,7 @@ export class CycleRunner {
         comeBack: target.comeBack,
         hasJobs: target.jobs.length > 0,
       },
-      resumeFrom?.step ?? 0,
+      resumeFrom,
     );
     this.#ops = new Ops({
       fleet,
@@ -106,6 +118,8 @@ export class CycleRunner {
       limits: options.limits,
       onMigration: (progress) => {
         this.#migration = progress;
+        if (this.#outrun?.sample(progress, performance.now()) === true)
+          this.dispatch({ type: "hold", cause: "its memory changed as fast as it was sent" });
         this.#tell();
       },
     });
@@ -118,7 +132,9 @@ export class CycleRunner {
     });
     for (const job of resumeFrom?.quietJobs ?? []) this.#meeting.board.rememberQuiet(job);
     const jobVms = target.jobs.length === 0 ? [] : this.#meeting.vms;
-    this.#spans = new Spans(target.vm, jobVms, () => performance.now() - this.#began);
+    const now = () => performance.now() - this.#began;
+    this.#spans = new Spans(target.vm, jobVms, now);
+    this.#held = new HeldRanks(now);
     this.#ended = new Promise((resolve, reject) => {
       this.#finish = resolve;
       this.#crash = reject;
@@ -135,6 +151,7 @@ export class CycleRunner {
       this.#meeting.close();
       clearTimeout(this.#deadline);
       clearTimeout(this.#settle);
+      this.#stopWatchingCopy();
       this.#refreshing?.abort();
     }
   }
@@ -146,10 +163,12 @@ export class CycleRunner {
 
   /** Where the cycle is now, for `status`. */
   progress(): CycleProgress {
-    const { phase, cause } = this.#state;
+    const { phase, cause, holding } = this.#state;
+    const hold = holding ? this.#held.now(this.#view()) : undefined;
     return {
       phase,
       late: this.#late(),
+      ...(hold === undefined ? {} : { hold }),
       ...(cause === undefined ? {} : { cause }),
       ...(this.#migration === undefined ? {} : { migration: this.#migration }),
     };
@@ -185,11 +204,14 @@ export class CycleRunner {
       step: state.step,
       effects: effects.map(effectName),
       ...("cause" in event ? { cause: event.cause } : {}),
+      ...(state.holding ? { held: true } : {}),
     });
     if (state.phase !== before.phase) {
       this.#watching = undefined;
       this.#migration = undefined;
       this.#refreshing?.abort();
+      this.#stopWatchingCopy();
+      if (mayHold(state)) this.#watchCopy();
       this.#spans.enter(state.phase, state.shape.hasJobs);
       if (state.phase === "switch-over" && this.#ops.migrated?.downtimeMs !== undefined)
         this.#spans.shiftDowntime(this.#ops.migrated.downtimeMs);
@@ -202,6 +224,14 @@ export class CycleRunner {
     switch (effect.do) {
       case "order":
         this.#meeting.order(effect.want, effect.step);
+        break;
+      case "hold":
+        this.#hold(effect.step, effect.cause);
+        break;
+      case "release":
+        this.#held.released(effect.step, this.#view());
+        this.#meeting.orderMoving("run-tcp", effect.step);
+        clearTimeout(this.#holdDeadline);
         break;
       case "op":
         void this.#runOp(effect.op);
@@ -274,6 +304,33 @@ export class CycleRunner {
     }, this.#deadlineMs);
   }
 
+  /** Pre-copy begins, of ranks that run: it may not end by itself. */
+  #watchCopy(): void {
+    const { parkAfterMs } = this.#options.limits;
+    if (parkAfterMs === "never") return;
+    this.#outrun = new OutrunWatch();
+    if (parkAfterMs === undefined) return;
+    const cause = `pre-copy had not ended after ${parkAfterMs / 1000} s`;
+    this.#parkAfter = setTimeout(() => this.dispatch({ type: "hold", cause }), parkAfterMs);
+  }
+
+  #stopWatchingCopy(): void {
+    clearTimeout(this.#parkAfter);
+    clearTimeout(this.#holdDeadline);
+    this.#outrun = undefined;
+  }
+
+  #hold(step: number, cause: string): void {
+    this.#stopWatchingCopy();
+    this.#meeting.orderMoving("hold", step);
+    this.#held.ordered(step, cause);
+    // Nothing fails for ranks that are late: who they are goes into the report, and they are held when they come.
+    this.#holdDeadline = setTimeout(() => {
+      this.#held.overdue(this.#view());
+      this.#tell();
+    }, this.#options.fleet.cluster.deadlines.hold);
+  }
+
   #view(): ConditionView {
     const { fleet, target } = this.#options;
     const host = isUndo(this.#state.phase) ? target.from : target.to;
@@ -293,6 +350,7 @@ export class CycleRunner {
   #look(): void {
     if (this.#draining || this.#state.phase === "ended") return;
     for (const cause of this.#meeting.takeLost()) this.dispatch({ type: "lost", cause });
+    this.#held.look(this.#view());
     if (this.#watching === undefined) return;
     const view = this.#view();
     this.#closeSpans(this.#watching, view);
@@ -346,6 +404,7 @@ export class CycleRunner {
       startedAt: this.#startedAt,
       totalMs: Math.round(performance.now() - this.#began),
       spans: this.#spans,
+      holds: this.#held.reports(),
       preCopy: this.#preCopy,
     });
   }
@@ -355,6 +414,9 @@ function effectName(effect: Effect): string {
   switch (effect.do) {
     case "order":
       return `order ${effect.want} step ${effect.step}`;
+    case "hold":
+    case "release":
+      return `${effect.do} step ${effect.step}`;
     case "op":
       return effect.op;
     case "watch":

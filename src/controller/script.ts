@@ -14,6 +14,7 @@ import { SymvirtError } from "../errors.js";
 import type { RankReport } from "../protocol/messages.js";
 import { type Cluster, loadCluster } from "./cluster-file.js";
 import { Hold } from "./hold.js";
+import type { MigrationLimits } from "./limits.js";
 import { type MigrateRequest, migrateVm } from "./migrate.js";
 import { bringOpenibBack, type OpenibBackRequest } from "./openib-back.js";
 import { knownHost, knownVm, type MigrationPlan, planMigration } from "./plan.js";
@@ -57,14 +58,14 @@ export class Controller {
     vm: string;
     to: string;
     strategy?: Strategy;
+    limits?: MigrationLimits;
     signal?: AbortSignal;
   }): Promise<MigrationPlan> {
-    const { vm, to, strategy, signal = never } = request;
+    const { vm, to, signal = never } = request;
     knownVm(this.cluster, vm);
     knownHost(this.cluster, to);
-    const asked = strategy === undefined ? {} : { strategy };
     return await this.#within(`plan ${vm} to ${to}`, false, ({ fleet, journal }) =>
-      planMigration({ fleet, journal, vm, to, signal, ...asked }),
+      planMigration({ ...request, fleet, journal, signal }),
     );
   }
 

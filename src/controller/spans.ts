@@ -1,6 +1,6 @@
 /** The cycle's times for its report: which VM was in which phase, and when. */
 import type { Phase } from "./cycle.js";
-import type { CyclePhase, PhaseSpan } from "./report.js";
+import type { CyclePhase, HoldReport, PhaseSpan } from "./report.js";
 
 const reported: Partial<Record<Phase, CyclePhase>> = {
   prepare: "prepare",
@@ -61,10 +61,19 @@ export class Spans {
     open.startMs -= taken;
   }
 
-  end(): PhaseSpan[] {
+  /** @param holds of the moving VM's ranks; each is a span of its own beside what the VM is in. */
+  end(holds: readonly HoldReport[] = []): PhaseSpan[] {
     const now = this.#now();
     for (const vm of [...this.#open.keys()]) this.#close(vm, now);
-    return this.#list.map((s) => ({ ...s, startMs: Math.round(s.startMs), ms: Math.round(s.ms) }));
+    const held = holds.map(({ orderedMs, releasedMs, goneOnMs }): PhaseSpan => {
+      const endMs = goneOnMs ?? releasedMs ?? now;
+      return { vm: this.#moving, phase: "held", startMs: orderedMs, ms: endMs - orderedMs };
+    });
+    return [...this.#list, ...held].map((s) => ({
+      ...s,
+      startMs: Math.round(s.startMs),
+      ms: Math.round(s.ms),
+    }));
   }
 
   #close(vm: string, now: number): void {

@@ -5,4 +5,4 @@ export const strategies = ["live", "park"] as const;
 export type Strategy = (typeof strategies)[number];
 
 /** What is done when neither the command line nor the cluster file says. */
-export const DEFAULT_STRATEGY: Strategy = "park";
+export const DEFAULT_STRATEGY: Strategy = "live";

@@ -129,7 +129,7 @@ class ScriptedStage implements Stage {
     const none = { sentFragments: 0, receivedFragments: 0, sentBytes: 0, receivedBytes: 0 };
     const held = this.script.heldUs ?? (isLive ? 0 : 50_000);
     const span = (rank: number): CycleReport["ranks"][number] => ({
-      ...{ rank, vm: rank < 2 ? "vm1" : "vm2" },
+      ...{ rank, vm: rank < 2 ? "vm1" : "vm2", moved: true },
       timings: { late: 10, drain: 10, teardown: 10, held, load: 10, connect: 10 },
       before: { route: "openib", epoch: 1, openib: { ...none, sentBytes: 1000 + rank }, tcp: none },
       after: {
@@ -141,6 +141,7 @@ class ScriptedStage implements Stage {
       ...{ schemaVersion: 1, cycle: 3, verb: "migrate", outcome: "done", message: "moved" },
       strategy: this.script.goes ?? "park",
       ...{ vm, from: this.from, to, startedAt, totalMs: cycleMs, preCopy: null },
+      holds: [],
       ranks: [0, 1, 2, 3].map(span),
       phases: [
         { vm: "vm2", phase: "tear-down", startMs: 2, ms: 3 },
@@ -301,7 +302,7 @@ describe("the check of epochs", () => {
   const side = { route: "openib", epoch: 1, openib: idle, tcp: idle } as const;
   const cycle: CycleReport = {
     ...{ schemaVersion: 1, cycle: 3, verb: "migrate", strategy: "live", outcome: "done", message: "moved" },
-    ...{ vm: "vm1", from: "h1", to: "h3", startedAt: "", totalMs: 40, phases: [], preCopy: null },
+    ...{ vm: "vm1", from: "h1", to: "h3", startedAt: "", totalMs: 40, phases: [], holds: [], preCopy: null },
     ranks: [0, 1].map((rank) => ({
       ...{ rank, vm: `vm${1 + rank}`, moved: rank === 0, before: side, after: side },
       timings: { late: 0, drain: 0, teardown: 0, held: 0, load: 0, connect: 0 },
@@ -313,7 +314,8 @@ describe("the check of epochs", () => {
     [2, 2, false],
   ])("live: the moved rank in epoch %i, the other in %i: %s", (moved, stayed, ok) => {
     const evidence = {
-      ...{ cycle, ranks: 2, before: [sample(0, 1), sample(1, 1)], routes: [], exitCode: 0, own: null },
+      ...{ cycle, asked: "live" as const, ranks: 2, before: [sample(0, 1), sample(1, 1)] },
+      ...{ routes: [], exitCode: 0, own: null },
       after: [sample(0, moved), sample(1, stayed)],
     };
     const check = demoChecks(evidence).find((c) => c.what.includes("new epoch"));

@@ -37,7 +37,7 @@ const rankNumber = z
   .min(0)
   .max(MAX_WORLD - 1);
 
-export const rankPhase = z.enum(["run-openib", "run-tcp", "park"]);
+export const rankPhase = z.enum(["run-openib", "run-tcp", "park", "hold"]);
 export type RankPhase = z.infer<typeof rankPhase>;
 
 export const rankStateName = z.enum([
@@ -49,6 +49,8 @@ export const rankStateName = z.enum([
   "opening",
   "failed",
   "inert",
+  /** Stands still over tcp so that pre-copy can end; gives nothing up. */
+  "held",
   /** The agent's own words: the connection ended without a BYE / with one. */
   "lost",
   "left",

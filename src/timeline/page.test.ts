@@ -52,6 +52,7 @@ function cycle(): CycleReport {
       { vm: "vm1", phase: "re-init", startMs: 6180, ms: 214 },
     ],
     ranks: [0, 1, 2, 3].map(rank),
+    holds: [],
     preCopy: { transferredBytes: 304_000_000, downtimeMs: 163 },
   };
 }
@@ -154,6 +155,27 @@ describe("rankBands", () => {
     expect(rankBands({ ...cycle(), strategy: "live" }, stayed, 0, 7000)).toEqual([
       { band: "openib", fromMs: 0, toMs: 7000 },
     ]);
+  });
+
+  it("shows the hold of the moving VM's ranks under strategy live, and no other's", () => {
+    const timings = { ...rank(0).timings, late: 0, drain: 1000, teardown: 1000, held: 0 };
+    const hold = { cause: "c", orderedMs: 1900, heldMs: 2000, releasedMs: 2900, goneOnMs: 3000, late: [] };
+    const bands = (vm: string, holds: (typeof hold)[]) =>
+      rankBands({ ...cycle(), strategy: "live", holds }, { ...rank(0), vm, timings }, 0, 7000);
+    const [moved, stays] = [bands("vm1", []), bands("vm2", [hold])];
+    expect(stays).toEqual(bands("vm2", []));
+    expect(bands("vm1", [hold])).toEqual(
+      moved.flatMap((b) =>
+        b.band === "tcp"
+          ? [
+              { ...b, toMs: 2000 },
+              { band: "held", fromMs: 2000, toMs: 3000 },
+              { ...b, fromMs: 3000 },
+            ]
+          : [b],
+      ),
+    );
+    expect(moved.map((b) => b.band)).toContain("tcp");
   });
 
   it("shows one route when the rank was never held", () => {

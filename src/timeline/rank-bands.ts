@@ -20,9 +20,29 @@ function drainOf(cycle: CycleReport, vm: string) {
 /**
  * The spans of one rank from `fromMs` to `toMs`, without holes. The order to park comes at the start
  * of "drain"; the rank's own timings say what it did then. The moved guest's clock stands still in its
- * downtime, so that is added to its hold. Under strategy live no rank is held. (The phases of the VM end later, when the controller knows.)
+ * downtime, so that is added to its hold. Under strategy live only ranks of the moving VM are held, and only so that
+ * pre-copy ends: when, is the controller's word. (The phases of the VM end later, when the controller knows.)
  */
 export function rankBands(cycle: CycleReport, rank: RankSpan, fromMs: number, toMs: number): BandSpan[] {
+  const holds = rank.vm === cycle.vm ? cycle.holds : [];
+  return holds.reduce(
+    (bands, { heldMs, orderedMs, goneOnMs, releasedMs }) =>
+      overlay(bands, { band: "held", fromMs: heldMs ?? orderedMs, toMs: goneOnMs ?? releasedMs ?? toMs }),
+    routeBands(cycle, rank, fromMs, toMs),
+  );
+}
+
+/** Puts a span over others. */
+function overlay(bands: readonly BandSpan[], over: BandSpan): BandSpan[] {
+  const [first, last] = [bands[0], bands.at(-1)];
+  if (first === undefined || last === undefined) return [];
+  const put = { ...over, fromMs: Math.max(over.fromMs, first.fromMs), toMs: Math.min(over.toMs, last.toMs) };
+  const before = bands.map((b) => ({ ...b, toMs: Math.min(b.toMs, put.fromMs) }));
+  const after = bands.map((b) => ({ ...b, fromMs: Math.max(b.fromMs, put.toMs) }));
+  return [...before, put, ...after].filter((b) => b.toMs > b.fromMs);
+}
+
+function routeBands(cycle: CycleReport, rank: RankSpan, fromMs: number, toMs: number): BandSpan[] {
   const drain = drainOf(cycle, rank.vm);
   const { late, drain: drained, teardown, held, load, connect } = rank.timings;
   const drawn: BandSpan[] = [];

@@ -34,6 +34,7 @@ export function phaseKind(phase: CyclePhase): "rank" | "card" | "copy" | "stop" 
       return "stop";
     case "prepare":
     case "wait":
+    case "held":
       return "idle";
     case "roll-back":
       return "undo";

@@ -8,7 +8,7 @@ import { drawTraffic } from "./traffic-rows.js";
 const cycle: CycleReport = {
   ...{ schemaVersion: 1, cycle: 1, verb: "migrate", strategy: "live", outcome: "done", message: "" },
   ...{ vm: "vm1", from: "h1", to: "h3", startedAt: "2026-11-22T22:00:00.000Z", totalMs: 800 },
-  ...{ phases: [], ranks: [], preCopy: null },
+  ...{ phases: [], ranks: [], holds: [], preCopy: null },
 };
 const at = (ms: number, openib: number, tcp = 0) => ({ ms, openib, tcp });
 
@@ -60,7 +60,7 @@ describe("drawTraffic", () => {
     const samples = [at(0, 0), at(1000, 10)];
     const side = { route: "openib", epoch: 1, openib: traffic(), tcp: traffic() } as const;
     const span = (held: number): CycleReport["ranks"][number] => ({
-      ...{ rank: 0, vm: "vm1", before: side, after: side },
+      ...{ rank: 0, vm: "vm1", moved: true, before: side, after: side },
       timings: { late: 0, drain: 1000, teardown: 1000, held, load: 0, connect: 0 },
     });
     const phases = [{ vm: "vm1", phase: "drain" as const, startMs: 100, ms: 2 }];

@@ -27,11 +27,17 @@ export interface MigrationProgress {
   transferred: number;
   remaining: number;
   total: number;
-  dirtyPagesRate: number;
+  /** Bytes a second the guest changed in the last complete pass; 0 before its end. */
+  dirtyBytesPerSecond: number;
+  /** Bytes a second that go out now. */
+  sentBytesPerSecond: number;
   /** Milliseconds; set when the migration has completed. */
   downtimeMs?: number;
   totalMs?: number;
 }
+
+/** Bytes a second of pre-copy where nothing is asked for: QEMU's own. */
+export const DEFAULT_BANDWIDTH = 128 * 1024 * 1024;
 
 export interface MigrateOptions {
   /** URI the destination listens on, e.g. "tcp:10.77.0.102:49152". */
@@ -40,6 +46,8 @@ export interface MigrateOptions {
   bandwidthBytesPerSecond?: number;
   /** How long the VM may be stopped at the end of pre-copy; absent: the VMM's own default (QEMU: 300 ms). */
   maxDowntimeMs?: number;
+  /** Whether the VMM may take processor time from the guest to make pre-copy end (QEMU: auto-converge); default no. */
+  autoConverge?: boolean;
   onProgress?: (progress: MigrationProgress) => void;
   signal: AbortSignal;
 }

@@ -2,6 +2,7 @@
 import { describe, it } from "vitest";
 import { badInput } from "./cases/bad-input.js";
 import { cardlessCases } from "./cases/cardless.js";
+import { convergenceCases } from "./cases/convergence.js";
 import { failureCases } from "./cases/failures.js";
 import { guestVerbs } from "./cases/guest-verbs.js";
 import { slowTcp } from "./cases/live-pressure.js";
@@ -25,6 +26,7 @@ describe.skipIf(why !== "")("two VMs, two ranks each", () => {
   parkCycles(get);
   badInput(get);
   guestVerbs(get);
+  convergenceCases(get);
   it.skipIf(process.env.SYMVIRT_E2E_KEEP !== undefined)("leaves nothing behind", async () => {
     await down();
     await expectNothingLeft(shape.name);

@@ -103,6 +103,40 @@ describe.each(movers)("an interrupted live cycle %s", (_, moving) => {
     },
   );
 
+  /** Held in pre-copy when the controller was killed. */
+  function killedHolding(w: FakeCluster, phases: string[]): void {
+    killedLive(w, phases);
+    const journal = new Journal(w.cluster.state);
+    const common = { kind: "phase", cycle: 12, step: 2 } as const;
+    journal.append({ ...common, event: "hold", phase: "pre-copy", effects: ["hold step 2"], held: true });
+    for (const rank of w.guest("vm1").ranks) rank.report = { ...rank.report, state: "held", step: 2 };
+  }
+
+  it("whose ranks were held lets them go on the source, before the card is attached", async () => {
+    const w = world({ strategy: "live" });
+    killedHolding(w, toPreCopy);
+    let whenAttached: string[] = [];
+    w.fault = (op) => {
+      if (op === "attach") whenAttached = w.guest("vm1").ranks.map((r) => r.report.state);
+    };
+    expect((await (await controllerOf(w)).abort()).outcome).toBe("rolled-back");
+    expect(whenAttached).toEqual(["running", "running"]);
+    expect([...new Set(w.guest("vm1").wants.map((x) => `${x.phase} ${x.step}`))]).toEqual([
+      "run-tcp 3",
+      "run-openib 4",
+    ]);
+    expectWell(w, "vm1", "h1");
+  });
+
+  it("whose ranks were held lets them go at the destination", async () => {
+    const w = world({ strategy: "live" });
+    killedHolding(w, toPreCopy);
+    Object.assign(w.processes.get("vm1@h1") ?? {}, { status: "postmigrate", moved: true });
+    Object.assign(w.processes.get("vm1@h3") ?? {}, { status: "paused" });
+    expect((await (await controllerOf(w)).abort()).outcome).toBe("done");
+    expectWell(w, "vm1", "h3");
+  });
+
   it("with the VM running at the destination is finished there", async () => {
     const w = world({ strategy: "live" });
     killedLive(w, [...toPreCopy, "switch-over"], moving);

@@ -3,8 +3,9 @@
  * agent, the controller's own link and board. Answers of the self-verifying workloads must be right across
  * any number of cycles, and processes that are none of the library's business must not notice it.
  */
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { execa } from "execa";
 import { afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { parseJobLog } from "../../src/demo/job-log.js";
@@ -67,6 +68,50 @@ describe("cycles in a running job", { timeout: 30_000 }, () => {
       expect((a.resident - b.resident) / 47).toBeLessThan(1 << 20);
     }
     expect(host.job(id)?.ranks.map((r) => r.epoch)).toEqual([51, 51]);
+    await expectRight(job);
+  });
+});
+
+describe("ranks that are held while their VM is copied", { timeout: 30_000 }, () => {
+  /** Processor time a process has used, in clock ticks (proc_pid_stat(5), fields 14 and 15). */
+  const ticks = (pid: number) => {
+    const fields = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
+    return Number(fields[11]) + Number(fields[12]);
+  };
+
+  it.each(["dirty", "stencil", "sizes"])("%s stands still, goes on, and is right", async (name) => {
+    const job = host.run({ program: workload(name), ranks: 3 });
+    const id = await host.joined(3);
+    const pids = pidsOf(id);
+    for (let i = 0; i < 3; i++) {
+      host.begin([id]);
+      host.order("hold");
+      await host.reached("held");
+      const before = pids.map(ticks);
+      await delay(1000);
+      // Nothing is polled: of a hundred ticks a second hardly one is used, by the thread of the agent's connection.
+      for (const [r, pid] of pids.entries()) expect(ticks(pid) - (before[r] ?? 0)).toBeLessThan(10);
+      host.order("run-tcp");
+      await host.reached("running");
+    }
+    expect(Math.min(...(host.job(id)?.ranks.map((r) => r.timings.held) ?? []))).toBeGreaterThan(1_000_000);
+    await host.turn([id]); // parked and back, as ever
+    await expectRight(job);
+  });
+
+  it("holds across an agent that is killed, and can be parked out of it", async () => {
+    const job = host.run({ program: workload("dirty"), ranks: 2 });
+    const id = await host.joined(2);
+    host.begin([id]);
+    host.order("hold");
+    await host.reached("held");
+    await host.killAgent();
+    host.startAgent();
+    await host.reached("held"); // the ranks tell the new agent
+    host.order("park");
+    await host.reached("parked");
+    host.order("run-openib");
+    await host.reached("running");
     await expectRight(job);
   });
 });

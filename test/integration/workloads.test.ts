@@ -10,7 +10,7 @@ import { parseJobLog } from "../../src/demo/job-log.js";
 
 const source = fileURLToPath(new URL("../workloads", import.meta.url));
 const build = fileURLToPath(new URL("../../build/workloads", import.meta.url));
-const names = ["ring", "sizes", "collectives", "onesided", "stencil", "late", "churn"] as const;
+const names = ["ring", "sizes", "collectives", "onesided", "stencil", "late", "churn", "dirty"] as const;
 
 /** mpirun's arguments for n ranks of a workload on this host. */
 function mpirun(n: number, btl: string, mca: string[], program: string, args: string[]) {

@@ -52,6 +52,10 @@ export class FakeCluster implements Vmm {
   /** Cards whose port never comes up. */
   deadPorts = new Set<string>();
   blockers: string[] = [];
+  /** Pre-copy of this VM does not end before this is true; looked at every few milliseconds. */
+  converges: () => boolean = () => true;
+  /** What is seen of a pre-copy that goes on, in bytes a second. */
+  rates = { dirtyBytesPerSecond: 0, sentBytesPerSecond: 1e8 };
 
   /** vm1 on h1, vm2 on h2, …; one more host is spare. Every host offers one card. */
   constructor(
@@ -60,6 +64,7 @@ export class FakeCluster implements Vmm {
       ranksPerVm?: number;
       deadlines?: Record<string, number>;
       strategy?: Strategy;
+      limits?: Record<string, unknown>;
     } = {},
   ) {
     const { vms = 2, ranksPerVm = 2, strategy = "park" } = options;
@@ -78,6 +83,7 @@ export class FakeCluster implements Vmm {
         cards: { hca0: { bus: "rp0", card: "card0" } },
       };
     const short = {
+      hold: 1500,
       hello: 1500,
       prepare: 1500,
       park: 1500,
@@ -92,7 +98,7 @@ export class FakeCluster implements Vmm {
       state: join(this.folder, "state"),
       hosts,
       vms: entries,
-      limits: { strategy },
+      limits: { strategy, ...options.limits },
       deadlines: { ...short, resume: 1500, ...options.deadlines },
     });
     for (let i = 1; i <= vms; i++) {
@@ -226,9 +232,19 @@ class FakeDriver implements VmDriver {
 
   async migrate(options: MigrateOptions): Promise<MigrationProgress> {
     const to = options.uri.slice("fake:".length);
-    const progress = { status: "active", transferred: 1, remaining: 1, total: 2, dirtyPagesRate: 0 };
+    const progress = {
+      status: "active",
+      transferred: 1,
+      remaining: 1,
+      total: 2,
+      ...{ dirtyBytesPerSecond: 0, sentBytesPerSecond: 1e8 },
+    };
     options.onProgress?.(progress);
     await this.#world.call("migrate", this.vm, this.host, options.signal);
+    while (!this.#world.converges()) {
+      await sleep(2, undefined, { signal: options.signal }).catch(() => options.signal.throwIfAborted());
+      options.onProgress?.({ ...progress, ...this.#world.rates });
+    }
     const source = this.#process;
     const destination = this.#world.processes.get(`${this.vm}@${to}`);
     if (destination === undefined) throw new SymvirtError("unreachable", `nobody listens on ${options.uri}`);

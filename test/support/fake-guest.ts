@@ -22,6 +22,8 @@ export interface FakeRank {
   late: boolean;
   /** live: tcp does not reach a peer. */
   failLeave: boolean;
+  /** Refuses to be held. */
+  refuseHold: boolean;
   /** Steps of re-init that fail before one works. */
   failReinit: number;
   /** live: ranks of the job that run over tcp with everybody; all ranks of a job agree on them. */
@@ -54,6 +56,8 @@ export class FakeGuest {
   /** Lies: instead of its own ranks' pictures of their peers it tells one of this rank. */
   tellsPeersFor: FakeRank | undefined;
   wants: Want[] = [];
+  /** Ranks that never come to a safe point while they are to be held. */
+  computing = new Set<number>();
   statesSeen: string[] = [];
   samplesAsked = 0;
   /** Claims in its samples that its ranks have this number. */
@@ -78,6 +82,7 @@ export class FakeGuest {
       torn: false,
       late: false,
       failLeave: false,
+      refuseHold: false,
       failReinit: 0,
       away: new Set(),
       change: undefined,
@@ -267,7 +272,16 @@ export class FakeGuest {
       const isNew = want.cycle > report.cycle || want.step > report.step;
       if (!isNew || report.state === "lost" || report.state === "left") continue;
       if (rank.late && want.phase !== "run-openib") continue;
+      if (want.phase === "hold" && this.computing.has(report.rank)) continue;
       const at = { cycle: want.cycle, step: want.step, error: 0, detail: "" };
+      if (want.phase === "hold") {
+        if (report.route !== "tcp" || !["running", "failed", "held"].includes(report.state))
+          this.violations.push(`rank ${report.rank} is to be held over ${report.route}, ${report.state}`);
+        if (rank.refuseHold)
+          this.set(rank, { ...at, state: "failed", error: -16, detail: "cannot be held: it uses its card" });
+        else this.set(rank, { ...at, state: "held" });
+        continue;
+      }
       if (want.phase === "run-tcp") {
         this.#leave(rank, at, want);
         continue;

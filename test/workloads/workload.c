@@ -44,7 +44,7 @@ void *wl_alloc(size_t size)
 static const char usage[] =
     "options: --seconds S --iterations N --seed N --stop-file PATH --corrupt-at N\n"
     "         --progress S (0.5: at most one progress line in this time)\n"
-    "         --hold S (sizes) --compute S (late) --no-atomics (onesided)\n";
+    "         --hold S (sizes) --compute S (late) --no-atomics (onesided) --megabytes N (dirty)\n";
 
 static bool read_seconds(const char *text, double *value)
 {
@@ -75,7 +75,8 @@ static bool read_options(struct workload *w, int argc, char **argv)
         {"seed", required_argument, NULL, 'd'},       {"corrupt-at", required_argument, NULL, 'c'},
         {"hold", required_argument, NULL, 'h'},       {"compute", required_argument, NULL, 'p'},
         {"stop-file", required_argument, NULL, 'f'},  {"no-atomics", no_argument, NULL, 'n'},
-        {"progress", required_argument, NULL, 'r'},   {NULL, 0, NULL, 0},
+        {"progress", required_argument, NULL, 'r'},   {"megabytes", required_argument, NULL, 'm'},
+        {NULL, 0, NULL, 0},
     };
     int c;
     bool ok = true;
@@ -93,6 +94,7 @@ static bool read_options(struct workload *w, int argc, char **argv)
         case 'h': ok = read_seconds(optarg, &w->hold); break;
         case 'p': ok = read_seconds(optarg, &w->compute); break;
         case 'r': ok = read_seconds(optarg, &w->progress); break;
+        case 'm': ok = read_number(optarg, &w->megabytes) && w->megabytes > 0 && w->megabytes <= 65536; break;
         case 'f': w->stop_file = optarg; break;
         case 'n': w->atomics = false; break;
         default: ok = false;
@@ -105,7 +107,8 @@ void wl_init(struct workload *w, const char *name, int *argc, char ***argv, int 
 {
     int provided;
     *w = (struct workload){
-        .name = name, .seed = 1, .corrupt_at = -1, .hold = 0.05, .compute = 5, .atomics = true, .progress = 0.5};
+        .name = name, .seed = 1, .corrupt_at = -1, .hold = 0.05, .compute = 5, .megabytes = 16, .atomics = true,
+        .progress = 0.5};
     MPI_Init_thread(argc, argv, thread_level, &provided);
     MPI_Comm_rank(MPI_COMM_WORLD, &w->rank);
     MPI_Comm_size(MPI_COMM_WORLD, &w->ranks);

@@ -31,6 +31,7 @@ struct workload {
     double hold;      /* --hold: seconds messages stay unmatched (sizes) */
     double compute;   /* --compute: seconds without a call of MPI (late) */
     double progress;  /* --progress: seconds between progress lines at least; 0 = one an iteration */
+    long megabytes;   /* --megabytes: size of the array a rank stamps (dirty) */
     bool atomics;     /* --no-atomics: no accumulate, fetch-and-op, compare-and-swap (onesided) */
 
     /* clock */

@@ -82,6 +82,7 @@ enum sv_wire_rank_state {
     SV_RANK_OPENING = 5,  /* builds the BTL up again on the card it found */
     SV_RANK_FAILED = 6,   /* the step failed, the rank is parked as before it; detail says why */
     SV_RANK_INERT = 7,    /* the library is inert in this process */
+    SV_RANK_HELD = 8,     /* obeys HOLD: stands at its safe point over tcp, the card has no user here */
 };
 
 enum sv_wire_route { SV_ROUTE_NONE = 0, SV_ROUTE_OPENIB = 1, SV_ROUTE_TCP = 2 };
@@ -91,7 +92,7 @@ enum sv_wire_timing {
     SV_TIMING_LATE = 0,     /* from the want's arrival to the safe point */
     SV_TIMING_DRAIN = 1,    /* from the safe point to "nothing is on the wire" */
     SV_TIMING_TEARDOWN = 2, /* closing the BTL, scan included */
-    SV_TIMING_HELD = 3,     /* parked, waiting for the signal */
+    SV_TIMING_HELD = 3,     /* parked or held, waiting for the signal */
     SV_TIMING_LOAD = 4,     /* loading and initialising the BTL on the new card */
     SV_TIMING_CONNECT = 5,  /* add_procs and registrations */
     SV_TIMING_COUNT = 8
@@ -135,6 +136,7 @@ enum sv_wire_phase {
     SV_PHASE_RUN_OPENIB = 1, /* run over the card: leave the hold, build the BTL up if it is down */
     SV_PHASE_RUN_TCP = 2,    /* run over tcp; the card stays unused */
     SV_PHASE_PARK = 3,       /* drain, tear down, hold */
+    SV_PHASE_HOLD = 4,       /* of a rank that runs over tcp: stand still, so that pre-copy can end */
 };
 
 enum sv_wire_want_flag {

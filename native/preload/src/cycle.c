@@ -2,6 +2,7 @@
 #include "cycle.h"
 
 #include "board.h"
+#include "hold.h"
 #include "live.h"
 #include "park.h"
 #include "proxy.h"
@@ -91,6 +92,9 @@ static void obey(const struct sv_want *want)
         } else {
             sv_live_begin(want);
         }
+        break;
+    case SV_PHASE_HOLD:
+        sv_hold(want);
         break;
     default:
         refuse("this phase is not known");

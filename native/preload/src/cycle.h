@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A rank's part of a cycle, done by its main thread at a safe point: in opal_progress, outside any
- * BTL call. Chooses what a want asks for: park (park.h) or a change of route (live.h).
+ * BTL call. Chooses what a want asks for: park (park.h), a change of route (live.h)
+ * or a hold on the present one (hold.h).
  */
 #ifndef SV_CYCLE_H
 #define SV_CYCLE_H

@@ -1,6 +1,7 @@
 /** Options that several verbs share, and how their values are read. */
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { defaultClusterPath } from "../../controller/cluster-file.js";
+import type { MigrationLimits, ParkAfter } from "../../controller/limits.js";
 
 export interface ClusterFlags {
   cluster?: string;
@@ -19,6 +20,36 @@ export function withCluster(command: Command): Command {
     .option("--json", "machine-readable result on stdout; talk stays on stderr");
 }
 
+export interface LimitFlags {
+  bandwidth?: number;
+  maxDowntime?: number;
+  parkAfter?: ParkAfter;
+}
+
+/** Adds the limits of pre-copy, which override those of the cluster file. */
+export function withLimits(command: Command): Command {
+  return command
+    .option("--bandwidth <bytes>", "most bytes a second of the migration stream, e.g. 100M", byteCount)
+    .option(
+      "--max-downtime <duration>",
+      "longest pause of the guest at the switch-over, e.g. 300ms",
+      duration,
+    )
+    .option(
+      "--park-after <duration>",
+      "live: hold the VM's ranks after so long in pre-copy, so that it ends; never: not even when memory changes as fast as it is sent",
+      durationOrNever,
+    );
+}
+
+export function limitsOf(flags: LimitFlags): MigrationLimits {
+  return {
+    ...(flags.bandwidth === undefined ? {} : { bandwidthBytesPerSecond: flags.bandwidth }),
+    ...(flags.maxDowntime === undefined ? {} : { maxDowntimeMs: flags.maxDowntime }),
+    ...(flags.parkAfter === undefined ? {} : { parkAfterMs: flags.parkAfter }),
+  };
+}
+
 export function clusterPathOf(flags: ClusterFlags): string {
   return flags.cluster ?? defaultClusterPath();
 }
@@ -30,6 +61,16 @@ export function duration(text: string): number {
   const value = Number(match?.[1]) * unit;
   if (match === null || value < 1) throw new InvalidArgumentError('a duration such as "500ms", "30s", "2m"');
   return value;
+}
+
+/** The same, or "never". */
+export function durationOrNever(text: string): ParkAfter {
+  if (text === "never") return text;
+  try {
+    return duration(text);
+  } catch {
+    throw new InvalidArgumentError('a duration such as "500ms", "30s", "2m", or "never"');
+  }
 }
 
 /** "64M", "1G" or a number of bytes, in bytes. */

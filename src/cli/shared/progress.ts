@@ -35,10 +35,12 @@ export interface ProgressView {
 }
 
 /** What there is to say beside the phase's name: bytes, or who is late. */
-function detailOf({ migration, late }: CycleProgress): string {
+function detailOf({ migration, late, hold }: CycleProgress): string {
   if (migration !== undefined) {
     const mib = (bytes: number) => Math.round(bytes / 2 ** 20);
-    return `${mib(migration.transferred)} MiB sent, ${mib(migration.remaining)} of ${mib(migration.total)} MiB left`;
+    const waiting = hold === undefined || hold.late.length === 0 ? "" : ` but ${hold.late.length}`;
+    const held = hold === undefined ? "" : `, its ranks are held${waiting}: ${hold.cause}`;
+    return `${mib(migration.transferred)} MiB sent, ${mib(migration.remaining)} of ${mib(migration.total)} MiB left${held}`;
   }
   return late.length === 0 ? "" : `waiting: ${late.slice(0, 3).join("; ")}`;
 }

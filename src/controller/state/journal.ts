@@ -68,6 +68,8 @@ const record = z.discriminatedUnion("kind", [
     step: z.number().int(),
     effects: z.array(z.string()),
     cause: z.string().optional(),
+    /** The ranks of the moving VM are ordered to stand still. */
+    held: z.literal(true).optional(),
   }),
   /** The board is about to give out this job's "quiet" set: from here on its ranks tear down. */
   z.object({
@@ -109,6 +111,8 @@ export interface InterruptedCycle {
   phases: string[];
   /** Jobs whose ranks were told that nothing is on the wire: they tear down whatever comes. */
   quietJobs: string[];
+  /** The ranks of the moving VM were ordered to stand still and not yet to go on. */
+  held: boolean;
   message: string | undefined;
 }
 
@@ -181,6 +185,7 @@ export class Journal {
           step: 0,
           phases: [],
           quietJobs: [],
+          held: false,
           message: undefined,
         };
       } else if (open === undefined || r.cycle !== open.target.cycle) {
@@ -188,6 +193,7 @@ export class Journal {
         open.phase = r.phase;
         open.step = Math.max(open.step, r.step);
         open.phases.push(r.phase);
+        open.held = r.held === true;
       } else if (r.kind === "quiet") {
         open.quietJobs.push(r.job);
       } else if (r.kind === "ready") {

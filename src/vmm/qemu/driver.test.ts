@@ -271,6 +271,53 @@ describe("migrate", () => {
     expect(result.status).toBe("completed");
   });
 
+  it("tells how fast memory changes and how fast it is sent", async () => {
+    const ram = { transferred: 10, remaining: 20, total: 30, "page-size": 4096 };
+    const looks = [
+      { status: "active", ram: { ...ram, "dirty-pages-rate": 2560, mbps: 80 } },
+      { status: "completed", downtime: 5, ram: { ...ram, "dirty-pages-rate": 0, mbps: 0 } },
+    ];
+    await start({
+      script: [...begin, { execute: "migrate" }],
+      standing: { ...prologue, "query-migrate": () => done(looks.length > 1 ? looks.shift() : looks[0]) },
+    });
+    const seen: [number, number][] = [];
+    await driver.migrate({
+      ...options,
+      signal: soon(),
+      onProgress: (p) => seen.push([p.dirtyBytesPerSecond, p.sentBytesPerSecond]),
+    });
+    expect(seen).toEqual([[10 * 2 ** 20, 10e6]]);
+  });
+
+  it.each([true, false])(
+    "sets auto-converge to %s, whatever an earlier migration had",
+    async (autoConverge) => {
+      const known = ["events", "return-path", "auto-converge"].map((capability) => ({
+        capability,
+        state: true,
+      }));
+      const capabilities = known.map(({ capability }) => ({
+        capability,
+        state: capability === "auto-converge" ? autoConverge : true,
+      }));
+      await start({
+        script: [
+          { execute: "migrate-set-capabilities", arguments: { capabilities } },
+          { execute: "migrate-set-parameters" },
+          { execute: "migrate" },
+        ],
+        standing: {
+          ...prologue,
+          "query-migrate-capabilities": () => done(known),
+          "query-migrate": () => done({ status: "completed", downtime: 5 }),
+        },
+      });
+      await driver.migrate({ ...options, ...(autoConverge ? { autoConverge } : {}), signal: soon() });
+      expect(fake.left).toEqual([]);
+    },
+  );
+
   it("resumes a source which QEMU left paused after a failure", async () => {
     let status = "running";
     await start({

@@ -8,7 +8,7 @@
  */
 import { SymvirtError } from "../../errors.js";
 import { abortError, pause } from "../deadline.js";
-import type { MigrateOptions, MigrationProgress } from "../driver.js";
+import { DEFAULT_BANDWIDTH, type MigrateOptions, type MigrationProgress } from "../driver.js";
 import { QmpClosedError, QmpCommandError } from "./qmp-errors.js";
 import type { EventListener } from "./qmp-events.js";
 import { finalMigrationStates, type QueryMigrate } from "./qmp-types.js";
@@ -16,10 +16,9 @@ import { hasMoved, resumeVm } from "./run-state.js";
 import type { QemuSession } from "./session.js";
 
 /**
- * QEMU's own defaults. Both are always set: QEMU keeps what an earlier migration that did not complete had
+ * QEMU's own default, as DEFAULT_BANDWIDTH is. Both are always set: QEMU keeps what an earlier migration that did not complete had
  * set, and a limit asked for once would slow down every later one.
  */
-const DEFAULT_BANDWIDTH = 128 * 1024 * 1024;
 const DEFAULT_DOWNTIME_MS = 300;
 /** Not every end comes with an event (a refused connection has none in QEMU 7.2), so it is polled too. */
 const POLL_MS = 500;
@@ -95,9 +94,10 @@ async function attempt(session: QemuSession, options: MigrateOptions): Promise<E
 async function setUp(session: QemuSession, options: MigrateOptions): Promise<void> {
   const { signal } = options;
   const known = await session.execute("query-migrate-capabilities", {}, signal);
-  const capabilities = ["events", "return-path"]
-    .filter((name) => known.some((one) => one.capability === name))
-    .map((capability) => ({ capability, state: true }));
+  const wanted = { events: true, "return-path": true, "auto-converge": options.autoConverge === true };
+  const capabilities = Object.entries(wanted)
+    .filter(([name]) => known.some((one) => one.capability === name))
+    .map(([capability, state]) => ({ capability, state }));
   try {
     await session.execute("migrate-set-capabilities", { capabilities }, signal);
     await session.execute(
@@ -184,12 +184,14 @@ async function cancel(session: QemuSession, signal: AbortSignal): Promise<QueryM
 }
 
 function toProgress(reply: QueryMigrate): MigrationProgress {
+  const { ram } = reply;
   return {
     status: reply.status ?? "none",
-    transferred: reply.ram?.transferred ?? 0,
-    remaining: reply.ram?.remaining ?? 0,
-    total: reply.ram?.total ?? 0,
-    dirtyPagesRate: reply.ram?.["dirty-pages-rate"] ?? 0,
+    transferred: ram?.transferred ?? 0,
+    remaining: ram?.remaining ?? 0,
+    total: ram?.total ?? 0,
+    dirtyBytesPerSecond: (ram?.["dirty-pages-rate"] ?? 0) * (ram?.["page-size"] ?? 0),
+    sentBytesPerSecond: ((ram?.mbps ?? 0) * 1e6) / 8,
     ...(reply.status === "completed"
       ? { downtimeMs: reply.downtime ?? 0, totalMs: reply["total-time"] ?? 0 }
       : {}),

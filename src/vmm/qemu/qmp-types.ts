@@ -16,7 +16,12 @@ const migrationStats = z.object({
   transferred: count,
   remaining: count,
   total: count,
+  /** Pages a second. */
   "dirty-pages-rate": count,
+  /** Bytes of one such page. */
+  "page-size": count,
+  /** Megabits (10^6) a second. */
+  mbps: count,
 });
 
 const capability = z.object({ capability: z.string(), state: z.boolean() });
