@@ -1218,15 +1218,9 @@ CASE(tcp_alone)
     tear_down();
 }
 
-static int tcp_del_procs(mca_btl_base_module_t *m, size_t n, opal_proc_t **procs, sv_endpoint_t **real)
-{
-    return 0;
-}
-
 /* A rank that has left its card and runs over tcp, which needs no tear-down to be held. */
 static void set_up_on_tcp(void)
 {
-    static mca_btl_base_module_t tcp;
     static struct mca_btl_base_endpoint_t inner;
     set_up();
     tcp.btl_del_procs = tcp_del_procs;
