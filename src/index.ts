@@ -5,6 +5,7 @@ export type { Finding } from "./controller/findings.js";
 export type { MigrationPlan } from "./controller/plan.js";
 export type { CycleOutcome, CyclePhase, CycleReport, PhaseSpan, RankSpan } from "./controller/report.js";
 export { type AbortOutcome, Controller, type ControllerOptions } from "./controller/script.js";
-export type { JobStatus, StatusReport, VmStatus } from "./controller/snapshot.js";
 export type { Sampling, TrafficSample } from "./controller/traffic-sampler.js";
+export type { JobStatus, RankStatus, StatusReport, VmStatus } from "./controller/snapshot.js";
+export type { PeerReport, RankReport } from "./protocol/messages.js";
 export { ExitCode, type ExitCodeName, SymvirtError } from "./errors.js";

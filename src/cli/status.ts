@@ -11,7 +11,7 @@ export function statusCommand(): Command {
   return withCluster(new Command("status"))
     .description("Show where each VM runs, what its agent says, the jobs' ranks and the running cycle")
     .option("--peers", "also each rank's route to each peer, and the bytes sent to it over openib and tcp")
-    .addHelpText("after", "\nExamples:\n  symvirt status --json\n  symvirt status --peers")
+    .addHelpText("after", "\nExample:\n  symvirt status --peers")
     .action(async (flags: ClusterFlags & { peers?: boolean }) => {
       await catchingSignals(async ({ signal }) => {
         const controller = await Controller.open(clusterPathOf(flags));

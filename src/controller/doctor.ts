@@ -8,6 +8,7 @@ import type { Fleet } from "./fleet.js";
 import { plainText } from "./plain-text.js";
 import { checkBlockers, greetAgents, knownVm } from "./plan.js";
 import { checkHolders, checkJobs } from "./plan-jobs.js";
+import { chooseStrategy, jobsOn, wantedStrategy } from "./plan-strategy.js";
 import { openSession, type SessionOptions } from "./session.js";
 
 export interface Diagnosis {
@@ -79,7 +80,13 @@ function examineGuest(fleet: Fleet, vm: string, findings: Findings): void {
   const state = fleet.roster.state(vm);
   if (state === undefined) return;
   for (const complaint of fleet.complaints()) findings.refuse(complaint);
-  const jobs = checkJobs(vm, fleet.roster.jobs(), findings);
+  const strategy = chooseStrategy(
+    vm,
+    wantedStrategy(fleet.cluster, undefined),
+    jobsOn(vm, fleet.roster.jobs()),
+    findings,
+  );
+  const jobs = checkJobs(vm, fleet.roster.jobs(), findings, strategy);
   checkHolders(vm, state, jobs, findings);
   if (jobs.length === 0) findings.note(`no MPI job of symvirt runs on ${vm}`);
   for (const device of state.devices) {

@@ -33,7 +33,7 @@ export function whyWhole({ job, ranks }: RosterJob): string | undefined {
 
 /**
  * The ranks that change with the VM, ascending; undefined: all of the job. While ranks of other VMs are away
- * only those that are can change (`chooseStrategy` parks the job otherwise), and they come back together.
+ * only those that are can change (`plan` refuses otherwise), and they come back together.
  */
 export function moversOf(vm: string, job: RosterJob): number[] | undefined {
   const ranks = [...job.ranks.values()];

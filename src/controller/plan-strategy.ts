@@ -90,7 +90,8 @@ export function planRoutes(
 /** Why a job changes over as a whole, and which of its ranks run over tcp already and are left there. */
 export function noteRanks(job: RosterJob, moving: readonly number[] | undefined, findings: Findings): void {
   const reason = whyWhole(job);
-  if (reason !== undefined) findings.note(`the ranks of job ${job.job} change over all at once: ${reason}`);
+  if (reason !== undefined && moving === undefined)
+    findings.note(`the ranks of job ${job.job} change over all at once: ${reason}`);
   const staying = [...job.ranks.values()].filter(
     (r) => isAway(r.report) && moving?.includes(r.report.rank) === false,
   );

@@ -1,10 +1,11 @@
 /** Only the routes to the moving VM change: three VMs with scripted guests, of which two keep openib. */
 import { describe, expect, it } from "vitest";
 import { statusLines } from "../../src/cli/status.js";
+import { examine } from "../../src/controller/doctor.js";
 import type { CycleReport } from "../../src/controller/report.js";
 import type { Controller } from "../../src/controller/script.js";
 import { Journal } from "../../src/controller/state/journal.js";
-import { controllerOf, expectWell, world } from "../support/controller-world.js";
+import { controllerOf, expectWell, timing, world } from "../support/controller-world.js";
 import type { FakeCluster } from "../support/fake-cluster.js";
 import type { FakeRank } from "../support/fake-guest.js";
 
@@ -269,8 +270,19 @@ describe("a VM away from the card", () => {
     expect(epochs(w)).toEqual([2, 2, 2, 2, 1, 1]);
   });
 
-  it("park refuses it", async () => {
-    const { controller } = await vm1ToBareHost(three());
+  it("park refuses it, and doctor says so if park is the cluster's strategy", async () => {
+    const w = three();
+    const { controller } = await vm1ToBareHost(w);
+    const doctor = async () => {
+      const options = { vmm: w, timing, vm: "vm2", signal: new AbortController().signal };
+      const [diagnosis] = await examine(w.cluster, options);
+      return diagnosis?.findings.filter((f) => f.level !== "note").map((f) => f.text);
+    };
+    expect(await doctor()).toEqual([]);
+    w.cluster.limits.strategy = "park";
+    expect(await doctor()).toEqual(
+      [0, 1].map((n) => expect.stringContaining(`rank ${n} of job job.1`) as string),
+    );
     await expect(controller.migrate({ vm: "vm2", to: "h1", strategy: "park" })).rejects.toMatchObject({
       exit: "refused",
       message: expect.stringContaining("runs over tcp, not over openib"),
