@@ -46,23 +46,23 @@ export function cardlessCases(lab: () => E2eLab): void {
     it("takes the VM: the job stays on tcp, status says so, recover brings openib back", async () => {
       const job = await Job.start(lab(), "ring");
       const before = await job.expectOpenib();
-      const { host, cluster } = await migrateToNoCard(lab(), job, "vm1");
+      const { host, cluster } = await migrateToNoCard(lab(), job, "vm2");
 
       const status = await lab().cli(["status"], cluster);
       expect(status.code, words(status)).toBe(0);
-      expect(status.stdout).toMatch(/^vm1 .*running +- /m);
-      expect(status.stdout).toMatch(/runs? over tcp.*`symvirt recover vm1` brings openib back/);
-      const early = await lab().cli(["recover", "vm1"], cluster);
+      expect(status.stdout).toMatch(/^vm2 .*running +- /m);
+      expect(status.stdout).toMatch(/runs? over tcp.*`symvirt recover vm2` brings openib back/);
+      const early = await lab().cli(["recover", "vm2"], cluster);
       expect(early.code, words(early)).toBe(3);
       expect(early.stderr).toContain(`${host} has no free card`);
-      await expectOverTcp(lab(), job, "vm1", host);
+      await expectOverTcp(lab(), job, "vm2", host);
 
       // From here on the host offers its card.
-      const back = await lab().cli(["recover", "vm1", "--json"]);
+      const back = await lab().cli(["recover", "vm2", "--json"]);
       expect(back.code, words(back)).toBe(0);
       expect(reportOf(back)).toMatchObject({ verb: "recover", outcome: "done" });
-      const ranks = await job.expectOpenib({ since: before, epochs: 1, vm: "vm1" });
-      await expectOn(lab(), "vm1", host);
+      const ranks = await job.expectOpenib({ since: before, epochs: 1, vm: "vm2" });
+      await expectOn(lab(), "vm2", host);
       await job.expectGoesOn(ranks);
       expect((await lab().cli(["status"])).stdout).not.toMatch(/over tcp/);
       await job.expectRightEnd();
@@ -70,10 +70,10 @@ export function cardlessCases(lab: () => E2eLab): void {
 
     it("a further migrate to a host with a card brings openib back too; jobs that begin in between get it as well", async () => {
       const first = await Job.start(lab(), "sizes");
-      await migrateToNoCard(lab(), first, "vm2");
+      await migrateToNoCard(lab(), first, "vm1");
       await first.expectRightEnd();
 
-      // vm2 has no card now, vm1 has one: a job over both begins over tcp.
+      // vm1, where mpirun is called, has no card now, vm2 has one: a job over both begins over tcp.
       const job = await Job.start(lab(), "ring", { route: "tcp" });
       const before = await job.expectRunning();
       expect(before.map((r) => r.report.epoch)).toEqual(before.map(() => 1));
@@ -81,21 +81,21 @@ export function cardlessCases(lab: () => E2eLab): void {
         true,
       );
       const status = await lab().cli(["status"]);
-      expect(status.stdout).toMatch(/runs? over tcp.*`symvirt recover vm2` brings openib back/);
+      expect(status.stdout).toMatch(/runs? over tcp.*`symvirt recover vm1` brings openib back/);
 
       const to = await lab().freeHost();
-      const result = await lab().cli(["migrate", "vm2", "--to", to, "--strategy", "live", "--json"]);
+      const result = await lab().cli(["migrate", "vm1", "--to", to, "--strategy", "live", "--json"]);
       expect(result.code, words(result)).toBe(0);
       expect(reportOf(result).phases.map((p) => p.phase)).not.toContain("drain");
       const ranks = await job.expectOpenib({ since: before, epochs: 1 });
-      await expectOn(lab(), "vm2", to);
+      await expectOn(lab(), "vm1", to);
       await job.expectGoesOn(ranks);
 
       // And from then on it is a job like any other.
       const there = await lab().freeHost();
-      const again = await lab().cli(["migrate", "vm2", "--to", there, "--strategy", "live", "--json"]);
+      const again = await lab().cli(["migrate", "vm1", "--to", there, "--strategy", "live", "--json"]);
       expect(again.code, words(again)).toBe(0);
-      await job.expectGoesOn(await job.expectOpenib({ since: ranks, epochs: 1, vm: "vm2" }));
+      await job.expectGoesOn(await job.expectOpenib({ since: ranks, epochs: 1, vm: "vm1" }));
       await job.expectRightEnd();
     });
   });
