@@ -7,6 +7,7 @@ import { endRuns } from "../testbed/command.js";
 import { sayOn } from "../testbed/progress.js";
 import { freshSeed } from "../testbed/random.js";
 import { bootTestbed, type LabShape, startUndertaker } from "../testbed/testbed.js";
+import { labWorld } from "./lab-world.js";
 import { planSoak } from "./plan.js";
 import { runSoak } from "./soak.js";
 import { isGood, summaryLines } from "./summary.js";
@@ -44,7 +45,7 @@ async function soak(flags: Flags, signal: AbortSignal): Promise<number> {
     const bed = await bootTestbed(shape, say, signal);
     try {
       const plan = planSoak({ seed, cycles, vms: bed.vms, freeHosts: FREE_HOSTS });
-      const work = runSoak(bed, { seed, plan, print, signal });
+      const work = runSoak(labWorld(bed), { seed, plan, print, signal });
       work.catch(() => undefined);
       const result = await Promise.race([work, stopped(signal)]);
       for (const line of summaryLines(result)) print(line);

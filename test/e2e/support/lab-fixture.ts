@@ -39,7 +39,7 @@ export interface RawHost {
 export interface RawCluster {
   deadlines?: Record<string, string | number>;
   hosts: Record<string, RawHost>;
-  vms: Record<string, { cards: Record<string, { bus: string; card?: string }> }>;
+  vms: Record<string, { host: string; cards: Record<string, { bus: string; card?: string }> }>;
 }
 
 type RunningCycle = Extract<StatusReport["running"], { phase: string }>;
