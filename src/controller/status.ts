@@ -1,4 +1,5 @@
 /** `symvirt status`: from the running controller if there is one, else by asking every VMM and agent. */
+import { setTimeout as delay } from "node:timers/promises";
 import { SymvirtError } from "../errors.js";
 import { anySignal } from "../signals.js";
 import { askPeers } from "./ask-peers.js";
@@ -9,6 +10,10 @@ import { type KnownVmm, type StatusReport, snapshotFleet } from "./snapshot.js";
 import { askControl, type ControlRequest } from "./state/control-socket.js";
 import { Journal } from "./state/journal.js";
 
+const BUSY_POLL_MS = 50;
+
+const isRefused = (error: unknown) => error instanceof SymvirtError && error.exit === "refused";
+
 /** Never fails because of one VM: what does not answer is shown as such, within the hello deadline. */
 export async function readStatus(
   cluster: Cluster,
@@ -17,17 +22,18 @@ export async function readStatus(
   const request: ControlRequest = { ask: "status", ...(options.peers ? { peers: true } : {}) };
   openStateFolder(cluster.state);
   const limit = anySignal([options.signal, AbortSignal.timeout(cluster.deadlines.hello)]);
-  const answer = await askControl(cluster.state, request, limit);
-  // Our own controller's word over a 0600 socket, not a guest's.
-  if (answer !== undefined) return answer as StatusReport;
-  let session: Session;
-  try {
-    session = await openSession(cluster, { ...options, what: "status", acting: false });
-  } catch (error) {
-    // A controller began in this moment: it answers.
-    const later = await askControl(cluster.state, request, limit);
-    if (later === undefined) throw error;
-    return later as StatusReport;
+  let session: Session | undefined;
+  while (session === undefined) {
+    const answer = await askControl(cluster.state, request, limit);
+    // Our own controller's word over a 0600 socket, not a guest's.
+    if (answer !== undefined) return answer as StatusReport;
+    try {
+      session = await openSession(cluster, { ...options, what: "status", acting: false });
+    } catch (error) {
+      // A controller has begun or is about to end: it holds the lock and does not (or no longer) answer.
+      if (!isRefused(error) || limit.aborted) throw error;
+      await delay(BUSY_POLL_MS, undefined, { signal: limit }).catch(() => undefined);
+    }
   }
   try {
     return await inspectAll(session, options);
