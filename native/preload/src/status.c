@@ -30,9 +30,9 @@ void sv_state_counters(struct sv_msg_state *state)
 uint32_t sv_state_peers(uint32_t first, struct sv_wire_peer *room, uint32_t most, uint32_t *total)
 {
     uint32_t number = 0, count = 0;
-    for (const sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next, number++) {
-        if (number < first || count == most) {
-            continue;
+    for (const sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
+        if (e->peer == sv_proxy.rank || number++ < first || count == most) {
+            continue; /* not itself, which openib has an endpoint for as well */
         }
         room[count++] = (struct sv_wire_peer){
             .rank = e->peer,
