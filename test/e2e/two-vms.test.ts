@@ -1,13 +1,14 @@
 /** End to end on two VMs with two ranks each, and a spare host. */
 import { describe, it } from "vitest";
 import { badInput } from "./cases/bad-input.js";
-import { cardlessCases } from "./cases/cardless.js";
+import { cardlessCases, otherCard } from "./cases/cardless.js";
 import { convergenceCases } from "./cases/convergence.js";
 import { failureCases } from "./cases/failures.js";
 import { guestVerbs } from "./cases/guest-verbs.js";
 import { slowTcp } from "./cases/live-pressure.js";
 import { parkCycles } from "./cases/park-cycles.js";
 import { manyMigrations, workloadCases } from "./cases/workloads.js";
+import { inFull } from "./support/extent.js";
 import { expectNothingLeft, type LabShape, labName, useLab, whyNoLab } from "./support/lab-fixture.js";
 import { say } from "./support/progress.js";
 
@@ -19,14 +20,15 @@ describe.skipIf(why !== "")("two VMs, two ranks each", () => {
   const { get, down } = useLab(shape);
   workloadCases(get);
   cardlessCases(get);
-  failureCases(get, "live");
   failureCases(get, "park");
-  slowTcp(get);
-  manyMigrations(get, "live");
   parkCycles(get);
   badInput(get);
   guestVerbs(get);
-  convergenceCases(get);
+  inFull("failures under live", () => failureCases(get, "live"));
+  inFull("a card that looks different", () => otherCard(get));
+  inFull("puts over a slow tcp", () => slowTcp(get));
+  inFull("ten migrations", () => manyMigrations(get, "live"));
+  inFull("convergence", () => convergenceCases(get));
   it.skipIf(process.env.SYMVIRT_E2E_KEEP !== undefined)("leaves nothing behind", async () => {
     await down();
     await expectNothingLeft(shape.name);

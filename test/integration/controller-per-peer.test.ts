@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { statusLines } from "../../src/cli/status.js";
 import { examine } from "../../src/controller/doctor.js";
-import type { CycleReport } from "../../src/controller/report.js";
+
 import type { Controller } from "../../src/controller/script.js";
 import { Journal } from "../../src/controller/state/journal.js";
 import { controllerOf, expectWell, timing, world } from "../support/controller-world.js";

@@ -114,7 +114,10 @@ export function cardlessCases(lab: () => E2eLab): void {
       await job.expectRightEnd();
     });
   });
+}
 
+/** A card that is another one in every way. */
+export function otherCard(lab: () => E2eLab): void {
   describe("a card that looks different", () => {
     it("another MAC, verbs name and PCI address, and back again", async () => {
       const job = await Job.start(lab(), "collectives");

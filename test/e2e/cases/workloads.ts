@@ -4,11 +4,12 @@ import { describe, it } from "vitest";
 import { Job } from "../../../src/testbed/job.js";
 import { migrateUnderJob, type Strategy } from "../../../src/testbed/outcomes.js";
 import { freshSeed, random } from "../../../src/testbed/random.js";
+import { full } from "../support/extent.js";
 import type { E2eLab } from "../support/lab-fixture.js";
 import { say, timed } from "../support/progress.js";
 
 /** Live migrations of every workload; one parked one comes second, so that each follows the other. */
-const liveTimes = Number(process.env.SYMVIRT_E2E_MIGRATIONS ?? "3");
+const liveTimes = Number(process.env.SYMVIRT_E2E_MIGRATIONS ?? (full ? "5" : "2"));
 const course: readonly Strategy[] = Array.from({ length: liveTimes + 1 }, (_, i) =>
   i === 1 ? "park" : "live",
 );
@@ -19,18 +20,20 @@ const seed = Number(process.env.SYMVIRT_E2E_SEED ?? freshSeed());
 const { below } = random(seed);
 
 const programs = [
-  { program: "ring", args: [] },
-  { program: "sizes", args: [] },
-  { program: "collectives", args: [] },
-  { program: "onesided", args: [] },
-  { program: "stencil", args: [] },
-  { program: "churn", args: [] },
-  { program: "late", args: ["--compute", "3"] },
+  { program: "ring", args: [], course },
+  { program: "sizes", args: [], course },
+  { program: "collectives", args: [], course },
+  { program: "onesided", args: [], course },
+  { program: "stencil", args: [], course },
+  { program: "churn", args: [], course: full ? course : course.slice(0, 1) },
+  { program: "late", args: ["--compute", "3"], course: full ? course : course.slice(0, 1) },
 ];
 
-export function workloadCases(lab: () => E2eLab): void {
+/** All workloads, or those named. */
+export function workloadCases(lab: () => E2eLab, names?: readonly string[]): void {
   describe("workloads under migration", () => {
-    it.each(programs)(`$program goes right through ${course.join(", ")}`, async ({ program, args }) => {
+    const chosen = programs.filter(({ program }) => full || names === undefined || names.includes(program));
+    it.each(chosen)("$program goes right through $course", async ({ program, args, course }) => {
       say(`the pauses are those of SYMVIRT_E2E_SEED=${seed}`);
       await timed(`workload ${program}`, async () => {
         const job = await Job.start(lab(), program, { args });
