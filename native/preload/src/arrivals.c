@@ -81,7 +81,13 @@ static bool grow(void)
             bigger[at] = old[i];
         }
     }
-    /* The old table is left: the thread that talks to the agent may be adding it up. */
+    /* The old table stays: the thread that talks to the agent may be adding it up. Each is half as long as
+     * the next, so all of them together are no longer than the last. */
+    if (before) {
+        static struct sv_arrivals *retired[32];
+        static unsigned count;
+        retired[count++] = old;
+    }
     return true;
 }
 
