@@ -153,6 +153,8 @@ describe("what goes wrong", { timeout: 30_000 }, () => {
     const job = host.run({ program: workload("late"), ranks: 3, args: [...compute, stop] });
     const id = await host.joined(3);
     host.begin([id]);
+    // The others iterate, so the late rank has come through MPI_Init and computes.
+    await host.until("the first iterations", () => job.stdout.includes("iter "), 10_000);
     host.order("park");
     const others = (r: { rank: number }) => r.rank < 2;
     await host.reached("draining", others);

@@ -84,7 +84,7 @@ static bool grow(void)
     /* The old table stays: the thread that talks to the agent may be adding it up. Each is half as long as
      * the next, so all of them together are no longer than the last. */
     if (before) {
-        static struct sv_arrivals *retired[32];
+        static struct sv_arrivals *retired[32] __attribute__((used));
         static unsigned count;
         retired[count++] = old;
     }
