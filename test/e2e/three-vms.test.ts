@@ -13,7 +13,7 @@ if (why !== "") say(`three VMs: skipped, as ${why}`);
 
 describe.skipIf(why !== "")("three VMs, one rank each", () => {
   const { get, down } = useLab(shape);
-  perPeerCases(get);
+  inFull("routes of each pair", () => perPeerCases(get));
   workloadCases(get, ["ring", "onesided"]);
   inFull("a rank that computes", () => lateRank(get));
   it.skipIf(process.env.SYMVIRT_E2E_KEEP !== undefined)("leaves nothing behind", async () => {

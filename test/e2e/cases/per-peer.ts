@@ -8,7 +8,7 @@ import type { E2eLab } from "../support/lab-fixture.js";
 import { say, timed, until } from "../support/progress.js";
 
 /** Pre-copy takes long enough for several looks. */
-const slow = ["--bandwidth", "8M"];
+const slow = ["--bandwidth", "40M"];
 /** Phases in which the ranks of the moving VM have left the card for certain. */
 const awayPhases = new Set(["wait", "detach", "pre-copy", "switch-over", "attach", "link-up"]);
 
