@@ -25,6 +25,7 @@ export class Fleet {
   readonly #links = new Map<string, GuestLink>();
   readonly #hosts = new Map<string, string>();
   readonly #complaints = new Map<string, string[]>();
+  #closed = false;
 
   constructor(cluster: Cluster, vmm: Vmm, placement: Placement, timing: LinkTiming = {}) {
     this.cluster = cluster;
@@ -65,7 +66,7 @@ export class Fleet {
     });
   }
 
-  /** The guest link of a VM on the host where it is; started at the first call. */
+  /** The guest link of a VM on the host where it is; started at the first call, but not after `close`. */
   link(vm: string): GuestLink {
     const there = this.#links.get(vm);
     if (there !== undefined) return there;
@@ -80,6 +81,8 @@ export class Fleet {
       if (complaints.length > 0)
         this.#complaints.set(vm, [...(this.#complaints.get(vm) ?? []), ...complaints]);
     });
+    // A VM's channel serves one client: a link that nobody will stop would shut out all later ones.
+    if (this.#closed) return link;
     this.#links.set(vm, link);
     return link.start();
   }
@@ -117,6 +120,7 @@ export class Fleet {
   }
 
   async close(): Promise<void> {
+    this.#closed = true;
     await Promise.all([...this.#links.values()].map((link) => link.stop()));
     await Promise.all([...this.#drivers.values()].map((driver) => driver.close()));
     this.#links.clear();

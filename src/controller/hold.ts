@@ -174,6 +174,7 @@ export class Hold {
 
   async #until(look: () => Verdict, deadlineMs: number, what: string, signal: AbortSignal): Promise<void> {
     const limit = anySignal([signal, AbortSignal.timeout(deadlineMs)]);
+    let onAbort = (): void => undefined;
     try {
       await new Promise<void>((resolve, reject) => {
         const check = () => {
@@ -189,10 +190,13 @@ export class Hold {
           reject(new SymvirtError(signal.aborted ? "interrupted" : "deadline", `${what}: ${late}`));
         };
         this.#look = check;
+        onAbort = check;
         limit.addEventListener("abort", check, { once: true });
         check();
       });
     } finally {
+      // Also from the signal: it may fire long after the hold has ended.
+      limit.removeEventListener("abort", onAbort);
       this.#look = () => undefined;
     }
   }

@@ -34,6 +34,22 @@ describe("script API", () => {
     expectWell(w, "vm1", "h1");
   });
 
+  it("a signal that is aborted after the hold has ended opens no connection again", async () => {
+    const w = world();
+    const controller = await controllerOf(w);
+    const stop = new AbortController();
+    await controller.waitAll(stop.signal);
+    await controller.signal(stop.signal);
+    let opened = 0;
+    w.fault = (op) => void (opened += op === "openChannel" ? 1 : 0);
+    stop.abort();
+    // QEMU serves one client a channel at a time: a further link would leave this one without an answer.
+    const { vms } = await controller.status();
+    expect(vms.map((v) => v.agent.answers)).toEqual([true, true]);
+    expect(opened).toBe(vms.length);
+    expectWell(w, "vm1", "h1");
+  });
+
   it("a rank that is late ends the wait with the deadline, and abort lets the others go", async () => {
     const w = world({ deadlines: { park: 200 } });
     const [rank] = w.guest("vm2").ranks;
