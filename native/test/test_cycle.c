@@ -531,6 +531,37 @@ CASE(a_join_of_another_rank_fails)
     tear_down();
 }
 
+static mca_btl_base_module_t gone; /* the card of the epoch before */
+static int early_turns;
+static void host_sends_before_the_last_has_joined(void)
+{
+    host_runs_after_park();
+    if (is(SV_RANK_PARKED, 1)) {
+        peer.module = &gone;
+    }
+    if (is(SV_RANK_OPENING, 2) && sv_proxy.polling) {
+        CHECK(&card == peer.module); /* what the PML answers a message with */
+        CHECK(peer.openib && peer.openib == peer.real);
+        CHECK_EQ(peer.via, SV_VIA_OPENIB);
+        if (3 == ++early_turns) {
+            withheld = "none";
+        }
+    }
+}
+
+/* The others have seen the complete set and run already: their messages come while this rank still waits. */
+CASE(a_message_before_the_last_has_joined_is_answered_over_the_new_card)
+{
+    set_up();
+    withheld = "joined";
+    want(1, SV_PHASE_PARK, 0);
+    host = host_sends_before_the_last_has_joined;
+    sv_cycle_step();
+    CHECK_EQ(early_turns, 3);
+    check_running(2, 2);
+    tear_down();
+}
+
 static void host_gives_up_joining(void)
 {
     host_runs_after_park();

@@ -193,6 +193,9 @@ static int join(void)
 {
     struct sv_want newer;
     int state;
+    /* Before anything is received: a rank that has seen all joined runs at once, and the PML answers its
+     * message from inside the callback, by an endpoint that must not lead to the card that is gone. */
+    sv_endpoint_route_all(SV_VIA_OPENIB);
     sv_proxy.polling = true;
     sv_join_begin(NULL);
     while (0 == (state = sv_join_state(sv_status.detail, sizeof(sv_status.detail)))) {
@@ -258,7 +261,6 @@ static bool run_openib(void)
         return false;
     }
     sv_status.detail[0] = '\0';
-    sv_endpoint_route_all(SV_VIA_OPENIB);
     sv_tcp_disconnect_all(); /* drained before the tear-down */
     sv_status.route = SV_ROUTE_OPENIB;
     sv_publish(SV_RANK_RUNNING);
