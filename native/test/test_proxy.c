@@ -3,6 +3,7 @@
  * The message path over fake openib and tcp modules. tcp leads back to this process: it plays both
  * ends, its queue keeps the order of the socket and is delivered when the test says so.
  */
+#include "atomics.h"
 #include "check.h"
 #include "cookie.h"
 #include "cycle.h"
@@ -223,11 +224,13 @@ static int openib_get(mca_btl_base_module_t *m, sv_endpoint_t *e, void *local, u
     return card_operation(local, lh, rh, done, context);
 }
 
+static void *first_atomic;
 static int openib_fop(mca_btl_base_module_t *m, sv_endpoint_t *e, void *local, uint64_t remote, sv_handle_t *lh,
                       sv_handle_t *rh, mca_btl_base_atomic_op_t op, uint64_t operand, int flags, int order,
                       mca_btl_base_rdma_completion_fn_t done, void *context, void *data)
 {
     card.fops++;
+    first_atomic = context;
     return card_operation(local, lh, rh, done, context);
 }
 
@@ -292,6 +295,12 @@ static void deliver_all(void)
     }
 }
 
+static opal_proc_t own_proc;
+static opal_proc_t *local_proc(void)
+{
+    return &own_proc;
+}
+
 static void set_up(int via)
 {
     static struct mca_btl_base_endpoint_t me;
@@ -303,6 +312,7 @@ static void set_up(int via)
                                      .btl_register_mem = openib_register, .btl_deregister_mem = openib_deregister,
                                      .btl_registration_handle_size = 8, .btl_eager_limit = 200};
     sv_opal.trigger = triggers;
+    sv_opal.proc_local_get = local_proc;
     sv_proxy.rank = 2;
     sv_proxy.world_size = 4;
     sv_proxy.epoch = 5;
@@ -643,6 +653,67 @@ CASE(atomics_of_32_bits)
     CHECK_EQ((uint32_t)cswap(words, 70, 1, narrow), 70);
     CHECK_EQ(words[0], 1);
     CHECK_EQ(words[1], 0xabcdef01); /* the neighbour is untouched */
+    check_quiet();
+}
+
+/* osc/rdma asks the BTL for its own rank's memory, too: over tcp that is done on the spot. */
+CASE(own_memory_over_tcp)
+{
+    static char here[16] = "over there", there[16];
+    uint64_t word = 5, old = 0;
+    sv_handle_t handle = remote_handle(1), local = {.owner = 2};
+    set_up(SV_VIA_TCP);
+    peer->proc = &own_proc;
+    peer->tcp = NULL;
+    sv_endpoint_route_all(SV_VIA_OPENIB);
+    sv_endpoint_route_all(SV_VIA_TCP);
+    CHECK_EQ(peer->via, SV_VIA_TCP);
+    CHECK_EQ(pml_put(here, there, NULL, &handle, 16), OPAL_SUCCESS);
+    CHECK(0 == strcmp(here, there));
+    memset(here, 0, 16);
+    CHECK_EQ(pml_get(here, there, &local, &handle, 16), OPAL_SUCCESS);
+    CHECK(0 == strcmp(here, there));
+    CHECK_EQ(sv_proxy.module.btl_atomic_fop(&sv_proxy.module, peer, &old, (uint64_t)(uintptr_t)&word, &local, &handle,
+                                            MCA_BTL_ATOMIC_ADD, 2, 0, 0, rdma_done, NULL, NULL),
+             OPAL_SUCCESS);
+    CHECK_EQ(old, 5);
+    CHECK_EQ(word, 7);
+    CHECK_EQ(rdma_calls, 3);
+    CHECK_EQ(queue_last, 0);
+    check_quiet();
+}
+
+/* Between the routes atomics are taken and wait; refused ones would be asked again from inside callbacks for ever. */
+CASE(atomics_wait_between_the_routes)
+{
+    char memory[16];
+    sv_handle_t handle = remote_handle(5);
+    set_up(SV_VIA_OPENIB);
+    mca_btl_base_module_t *m = &sv_proxy.module;
+    sv_handle_t *local = m->btl_register_mem(m, peer, memory, 16, 0);
+    sv_proxy.hold_atomics = true;
+    CHECK_EQ(m->btl_atomic_fop(m, peer, memory, 0, local, &handle, MCA_BTL_ATOMIC_ADD, 1, 0, 0, rdma_done, NULL, NULL),
+             OPAL_SUCCESS);
+    CHECK_EQ(m->btl_atomic_cswap(m, peer, memory, 0, local, &handle, 1, 1, 0, 0, rdma_done, NULL, NULL), OPAL_SUCCESS);
+    memset(&handle, 0xff, sizeof(handle)); /* the caller may use it again */
+    sv_proxy_safe_point();
+    CHECK_EQ(card.fops + card.cswaps, 0);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_OPENIB).outstanding, 0); /* a drain does not wait for them */
+    sv_proxy.hold_atomics = false;
+    card.rc = OPAL_ERR_OUT_OF_RESOURCE;
+    sv_proxy_safe_point();
+    CHECK_EQ(card.fops, 1);
+    CHECK_EQ(sv_atomics_waiting, 2); /* refused by the card: again at the next safe point, in the same order */
+    card.rc = OPAL_SUCCESS;
+    sv_proxy_safe_point();
+    CHECK_EQ(card.fops, 2);
+    CHECK_EQ(card.cswaps, 1);
+    CHECK_EQ(card.remote_key, 505);
+    CHECK_EQ(sv_atomics_waiting, 0);
+    card_completes();
+    card.done(&openib, &openib_endpoint, card.local, NULL, first_atomic, NULL, OPAL_SUCCESS);
+    CHECK_EQ(rdma_calls, 2);
+    m->btl_deregister_mem(m, local);
     check_quiet();
 }
 

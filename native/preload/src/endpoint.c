@@ -267,7 +267,8 @@ void sv_endpoint_route_all(int via)
     memset(&sv_proxy.away, 0, sizeof(sv_proxy.away));
     sv_proxy.emulate_atomics = false;
     for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
-        if (SV_VIA_OPENIB == via ? e->openib : e->tcp) {
+        /* This rank itself needs no tcp: what it asks of its own memory is done on the spot (remote.c). */
+        if (SV_VIA_OPENIB == via ? NULL != e->openib : NULL != e->tcp || sv_endpoint_is_self(e)) {
             route(e, via);
         }
     }

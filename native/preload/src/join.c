@@ -76,7 +76,7 @@ int sv_join_state(char *why, size_t size)
     const sv_endpoint_t *missing = NULL;
     const uint64_t waited_us = sv_now_us() - begun_us;
     for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
-        if (NULL == e->openib || e->proc == sv_opal.proc_local_get()) {
+        if (NULL == e->openib || sv_endpoint_is_self(e)) {
             continue;
         }
         if (SV_NOT_JOINED == e->join && may_begin(e, waited_us)) {

@@ -51,7 +51,7 @@ static bool none_in_hand(void *context, bool tcp)
 static bool connect_tcp(void *context)
 {
     for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
-        if (e->proc && e->proc != sv_opal.proc_local_get() && concerns(e) && OPAL_SUCCESS != sv_tcp_connect(e)) {
+        if (e->proc && !sv_endpoint_is_self(e) && concerns(e) && OPAL_SUCCESS != sv_tcp_connect(e)) {
             snprintf(sv_status.detail, sizeof(sv_status.detail), "tcp does not reach rank %u", e->peer);
             return false;
         }

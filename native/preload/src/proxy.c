@@ -4,6 +4,7 @@
 #include "proxy.h"
 
 #include "arrivals.h"
+#include "atomics.h"
 #include "cookie.h"
 #include "cycle.h"
 #include "openib.h"
@@ -312,30 +313,46 @@ static int proxy_get(mca_btl_base_module_t *module, sv_endpoint_t *endpoint, voi
                                                          size, flags, order, sv_rdma_done, cookie, NULL));
 }
 
+/* One atomic, by the card or (a handle of no card, or the route is tcp) by its owner's processor. */
+static int start_atomic(struct sv_atomic *a)
+{
+    sv_handle_t room;
+    sv_handle_t *card =
+        sv_proxy.emulate_atomics ? NULL : card_handle(a->endpoint, a->local_handle, &a->remote_handle, &room);
+    struct sv_cookie *cookie = rdma_cookie(a->endpoint, card ? SV_VIA_OPENIB : SV_VIA_TCP, a->local_handle,
+                                           a->callback, a->context, a->data);
+    if (sv_unlikely(NULL == cookie)) {
+        return OPAL_ERR_OUT_OF_RESOURCE;
+    }
+    if (sv_unlikely(NULL == card)) {
+        return rdma_started(cookie, sv_remote_atomic(a->endpoint, a->local_address, a->remote_address, a->op,
+                                                     a->operand, a->compare, a->swap, a->flags, cookie));
+    }
+    mca_btl_base_module_t *openib = sv_proxy.openib;
+    sv_endpoint_t *to = a->endpoint->openib;
+    sv_handle_t *local = sv_registration_real(a->local_handle);
+    return rdma_started(cookie, a->swap ? openib->btl_atomic_cswap(openib, to, a->local_address, a->remote_address,
+                                                                   local, card, a->compare, a->operand, a->flags,
+                                                                   a->order, sv_rdma_done, cookie, NULL)
+                                        : openib->btl_atomic_fop(openib, to, a->local_address, a->remote_address,
+                                                                 local, card, a->op, a->operand, a->flags, a->order,
+                                                                 sv_rdma_done, cookie, NULL));
+}
+
+int sv_proxy_atomic(struct sv_atomic *atomic)
+{
+    return sv_unlikely(sv_proxy.hold_atomics) ? sv_atomics_defer(atomic) : start_atomic(atomic);
+}
+
 static int proxy_atomic_fop(mca_btl_base_module_t *module, sv_endpoint_t *endpoint, void *local_address,
                             uint64_t remote_address, sv_handle_t *local_handle, sv_handle_t *remote_handle,
                             mca_btl_base_atomic_op_t op, uint64_t operand, int flags, int order,
                             mca_btl_base_rdma_completion_fn_t callback, void *context, void *data)
 {
-    if (sv_unlikely(sv_proxy.hold_atomics)) {
-        return OPAL_ERR_OUT_OF_RESOURCE;
-    }
-    sv_handle_t room;
-    sv_handle_t *card =
-        sv_proxy.emulate_atomics ? NULL : card_handle(endpoint, local_handle, remote_handle, &room);
-    struct sv_cookie *cookie =
-        rdma_cookie(endpoint, card ? SV_VIA_OPENIB : SV_VIA_TCP, local_handle, callback, context, data);
-    if (sv_unlikely(NULL == cookie)) {
-        return OPAL_ERR_OUT_OF_RESOURCE;
-    }
-    if (sv_unlikely(NULL == card)) {
-        return rdma_started(cookie, sv_remote_atomic(endpoint, local_address, remote_address, op, operand, 0, false,
-                                                     flags, cookie));
-    }
-    return rdma_started(cookie, sv_proxy.openib->btl_atomic_fop(
-                                    sv_proxy.openib, endpoint->openib, local_address, remote_address,
-                                    sv_registration_real(local_handle), card, op, operand, flags, order,
-                                    sv_rdma_done, cookie, NULL));
+    return sv_proxy_atomic(&(struct sv_atomic){
+        .endpoint = endpoint, .local_address = local_address, .remote_address = remote_address,
+        .local_handle = local_handle, .remote_handle = *remote_handle, .op = op, .operand = operand, .flags = flags,
+        .order = order, .callback = callback, .context = context, .data = data});
 }
 
 static int proxy_atomic_cswap(mca_btl_base_module_t *module, sv_endpoint_t *endpoint, void *local_address,
@@ -343,25 +360,11 @@ static int proxy_atomic_cswap(mca_btl_base_module_t *module, sv_endpoint_t *endp
                               uint64_t compare, uint64_t value, int flags, int order,
                               mca_btl_base_rdma_completion_fn_t callback, void *context, void *data)
 {
-    if (sv_unlikely(sv_proxy.hold_atomics)) {
-        return OPAL_ERR_OUT_OF_RESOURCE;
-    }
-    sv_handle_t room;
-    sv_handle_t *card =
-        sv_proxy.emulate_atomics ? NULL : card_handle(endpoint, local_handle, remote_handle, &room);
-    struct sv_cookie *cookie =
-        rdma_cookie(endpoint, card ? SV_VIA_OPENIB : SV_VIA_TCP, local_handle, callback, context, data);
-    if (sv_unlikely(NULL == cookie)) {
-        return OPAL_ERR_OUT_OF_RESOURCE;
-    }
-    if (sv_unlikely(NULL == card)) {
-        return rdma_started(cookie, sv_remote_atomic(endpoint, local_address, remote_address, MCA_BTL_ATOMIC_ADD,
-                                                     value, compare, true, flags, cookie));
-    }
-    return rdma_started(cookie, sv_proxy.openib->btl_atomic_cswap(
-                                    sv_proxy.openib, endpoint->openib, local_address, remote_address,
-                                    sv_registration_real(local_handle), card, compare, value, flags, order,
-                                    sv_rdma_done, cookie, NULL));
+    return sv_proxy_atomic(&(struct sv_atomic){
+        .endpoint = endpoint, .local_address = local_address, .remote_address = remote_address,
+        .local_handle = local_handle, .remote_handle = *remote_handle, .swap = true, .op = MCA_BTL_ATOMIC_ADD,
+        .compare = compare, .operand = value, .flags = flags, .order = order, .callback = callback,
+        .context = context, .data = data});
 }
 
 /* ---- progress and safe points ---- */
@@ -373,6 +376,9 @@ int sv_proxy_safe_point(void)
     }
     if (sv_unlikely(sv_remote_waiting)) {
         sv_remote_retry();
+    }
+    if (sv_unlikely(sv_atomics_waiting)) {
+        sv_atomics_retry();
     }
     return 0;
 }

@@ -86,7 +86,7 @@ struct sv_proxy {
     bool began_bare; /* over tcp, as a rank had no port: what the PML was shown then stays */
     bool rebuilding; /* connected over openib again, not yet routed there */
     bool emulate_atomics; /* some ranks are away: no card does atomics while they exist anywhere else */
-    bool hold_atomics; /* between the routes: the caller tries again */
+    bool hold_atomics; /* between the routes: they wait, see atomics.h */
     bool throttled;  /* the old route is not drained yet, see SV_AHEAD_LIMIT */
     bool finalized;
     int depth;     /* inside a BTL's progress, callback or the PML's receive callback */
@@ -118,6 +118,11 @@ struct sv_traffic sv_proxy_traffic(int via);
 int sv_endpoint_add_procs(mca_btl_base_module_t *, size_t, opal_proc_t **, sv_endpoint_t **, opal_bitmap_t *);
 int sv_endpoint_del_procs(mca_btl_base_module_t *, size_t, opal_proc_t **, sv_endpoint_t **);
 sv_endpoint_t *sv_endpoint_of_rank(uint32_t rank);
+/* This rank's endpoint to itself: openib has a loopback, tcp has not. */
+static inline bool sv_endpoint_is_self(const sv_endpoint_t *endpoint)
+{
+    return endpoint->proc == sv_opal.proc_local_get();
+}
 /* Sets the epoch of a peer, also of one not met yet. */
 void sv_endpoint_set_epoch(uint32_t rank, uint32_t epoch);
 /* Builds the openib endpoints of all peers that had one. 0, or negative errno with `why`. */

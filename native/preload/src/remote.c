@@ -143,8 +143,19 @@ static struct message question(enum op op, struct sv_cookie *cookie)
     return m;
 }
 
+/* osc/rdma asks for its own rank's memory through the BTL as well. */
+static void done_here(void *local, struct sv_cookie *cookie)
+{
+    sv_rdma_done(NULL, NULL, local, NULL, cookie, NULL, OPAL_SUCCESS);
+}
+
 int sv_remote_put(sv_endpoint_t *endpoint, void *local, uint64_t remote, size_t size, struct sv_cookie *cookie)
 {
+    if (sv_endpoint_is_self(endpoint)) {
+        memmove((void *)(uintptr_t)remote, local, size);
+        done_here(local, cookie);
+        return OPAL_SUCCESS;
+    }
     struct message m = question(FENCE, cookie);
     const int rc = put_data(endpoint, local, remote, size);
     if (rc < 0) {
@@ -157,24 +168,15 @@ int sv_remote_put(sv_endpoint_t *endpoint, void *local, uint64_t remote, size_t 
 
 int sv_remote_get(sv_endpoint_t *endpoint, void *local, uint64_t remote, size_t size, struct sv_cookie *cookie)
 {
+    if (sv_endpoint_is_self(endpoint)) {
+        memmove(local, (void *)(uintptr_t)remote, size);
+        done_here(local, cookie);
+        return OPAL_SUCCESS;
+    }
     struct message m = question(GET, cookie);
     m.local = (uint64_t)(uintptr_t)local;
     m.remote = remote;
     m.size = size;
-    return post(endpoint, &m, false);
-}
-
-int sv_remote_atomic(sv_endpoint_t *endpoint, void *local, uint64_t remote, mca_btl_base_atomic_op_t op,
-                     uint64_t operand, uint64_t compare, bool swap, int flags, struct sv_cookie *cookie)
-{
-    struct message m = question(ATOMIC, cookie);
-    m.local = (uint64_t)(uintptr_t)local;
-    m.remote = remote;
-    m.operand = operand;
-    m.compare = compare;
-    m.atomic = (uint32_t)op;
-    m.swap = swap;
-    m.flags = (uint32_t)flags;
     return post(endpoint, &m, false);
 }
 
@@ -220,6 +222,41 @@ static uint64_t apply32(const struct message *m)
     return old;
 }
 
+static uint64_t apply(const struct message *m)
+{
+    return m->flags & MCA_BTL_ATOMIC_FLAG_32BIT ? apply32(m) : apply64(m);
+}
+
+static void give_result(const struct message *m)
+{
+    void *local = (void *)(uintptr_t)m->local;
+    if (m->flags & MCA_BTL_ATOMIC_FLAG_32BIT) {
+        *(uint32_t *)local = (uint32_t)m->operand;
+    } else {
+        *(uint64_t *)local = m->operand;
+    }
+}
+
+int sv_remote_atomic(sv_endpoint_t *endpoint, void *local, uint64_t remote, mca_btl_base_atomic_op_t op,
+                     uint64_t operand, uint64_t compare, bool swap, int flags, struct sv_cookie *cookie)
+{
+    struct message m = question(ATOMIC, cookie);
+    m.local = (uint64_t)(uintptr_t)local;
+    m.remote = remote;
+    m.operand = operand;
+    m.compare = compare;
+    m.atomic = (uint32_t)op;
+    m.swap = swap;
+    m.flags = (uint32_t)flags;
+    if (sv_endpoint_is_self(endpoint)) {
+        m.operand = apply(&m);
+        give_result(&m);
+        done_here(local, cookie);
+        return OPAL_SUCCESS;
+    }
+    return post(endpoint, &m, false);
+}
+
 void sv_remote_received(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, mca_btl_base_descriptor_t *descriptor,
                         void *data)
 {
@@ -233,7 +270,7 @@ void sv_remote_received(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, m
         }
         const bool put_first = GET == m.op;
         if (ATOMIC == m.op) {
-            m.operand = m.flags & MCA_BTL_ATOMIC_FLAG_32BIT ? apply32(&m) : apply64(&m);
+            m.operand = apply(&m);
         }
         m.op++;
         m.sender = sv_proxy.rank;
@@ -244,13 +281,8 @@ void sv_remote_received(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, m
         return;
     }
     struct sv_cookie *cookie = (struct sv_cookie *)(uintptr_t)m.cookie;
-    void *local = (void *)(uintptr_t)m.local;
     if (ATOMIC_DONE == m.op) {
-        if (m.flags & MCA_BTL_ATOMIC_FLAG_32BIT) {
-            *(uint32_t *)local = (uint32_t)m.operand;
-        } else {
-            *(uint64_t *)local = m.operand;
-        }
+        give_result(&m);
     }
-    sv_rdma_done(NULL, NULL, local, NULL, cookie, NULL, OPAL_SUCCESS);
+    done_here((void *)(uintptr_t)m.local, cookie);
 }
