@@ -16,9 +16,9 @@
 #include <stdint.h>
 
 /* A handshake takes milliseconds; udcm repeats a lost message every half second. */
-#define SV_JOIN_MS 8000u
+#define SV_JOIN_MS 15000u
 /* So long the higher rank of a pair waits to be called by the lower one. */
-#define SV_JOIN_CALL_MS 1500u
+#define SV_JOIN_CALL_MS 3000u
 
 /* Before this rank's address card goes out: from then on a peer may call. */
 void sv_join_listen(void);

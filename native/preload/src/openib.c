@@ -2,6 +2,7 @@
 #include "openib.h"
 
 #include "arrivals.h"
+#include "ledger.h"
 #include "registration.h"
 #include "release.h"
 #include "roce.h"
@@ -53,6 +54,10 @@ void sv_openib_unload(void)
     component = NULL;
     dlclose(library);
     library = NULL;
+    char left[160];
+    if (sv_ledger_release(left, sizeof(left))) {
+        sv_info("openib had left open: %s", left);
+    }
 }
 
 /* Every module begins as a copy of this one (btl_openib_component.c, init_one_port), whose limits are openib's
@@ -95,7 +100,9 @@ int sv_openib_open(char *why, size_t size)
     }
     learn_defaults();
     int count = 0;
+    sv_ledger_begin();
     mca_btl_base_module_t **modules = component->btl_init(&count, false, false);
+    sv_ledger_end();
     if (NULL == modules || count < 1) {
         free(modules);
         snprintf(why, size, "openib found no usable port");

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "roce.h"
 
+#include "ledger.h"
 #include "log.h"
+#include "verbs.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,7 +14,6 @@
 #define SV_EXPORT __attribute__((visibility("default")))
 
 static bool enabled;
-static void *verbs;
 /* Index 1 is the IPv4 GID where the interface has one address (rxe, mlx5 RoCE v1); SYMVIRT_ROCE_GID_INDEX overrides. */
 static int gid_index = 1;
 
@@ -23,21 +24,12 @@ static struct {
     query_port_fn real;
 } adapted[16];
 
-static void *real_function(const char *name)
-{
-    /* openib is opened RTLD_LOCAL, so RTLD_NEXT alone may find nothing. */
-    if (NULL == verbs) {
-        verbs = dlopen("libibverbs.so.1", RTLD_NOLOAD | RTLD_LAZY);
-    }
-    return verbs ? dlvsym(verbs, name, "IBVERBS_1.1") : NULL;
-}
-
 /* The real ibv_query_gid, for this library links nothing. */
 static int query_gid(struct ibv_context *context, uint8_t port, int index, union ibv_gid *gid)
 {
     static int (*real)(struct ibv_context *, uint8_t, int, union ibv_gid *);
     if (NULL == real) {
-        *(void **)&real = real_function("ibv_query_gid");
+        *(void **)&real = sv_verbs_real("ibv_query_gid");
     }
     return real ? real(context, port, index, gid) : ENOSYS;
 }
@@ -114,13 +106,14 @@ SV_EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
 {
     static struct ibv_context *(*real)(struct ibv_device *);
     if (NULL == real) {
-        *(void **)&real = real_function("ibv_open_device");
+        *(void **)&real = sv_verbs_real("ibv_open_device");
         if (NULL == real) {
             errno = ENOSYS;
             return NULL;
         }
     }
     struct ibv_context *context = real(device);
+    sv_ledger_opened(context);
     struct verbs_context *extended = enabled && context ? verbs_get_ctx(context) : NULL;
     if (NULL == extended || NULL == extended->query_port || query_port == extended->query_port) {
         return context;
@@ -165,7 +158,7 @@ SV_EXPORT struct ibv_ah *ibv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *ad
 {
     static struct ibv_ah *(*real)(struct ibv_pd *, struct ibv_ah_attr *);
     if (NULL == real) {
-        *(void **)&real = real_function("ibv_create_ah");
+        *(void **)&real = sv_verbs_real("ibv_create_ah");
         if (NULL == real) {
             errno = ENOSYS;
             return NULL;
@@ -176,15 +169,14 @@ SV_EXPORT struct ibv_ah *ibv_create_ah(struct ibv_pd *pd, struct ibv_ah_attr *ad
         address_by_gid(pd->context, &changed);
     }
     /* ibv_create_ah copies the attributes (libibverbs keeps no pointer to them) */
-    /* cppcheck-suppress returnDanglingLifetime */
-    return real(pd, &changed);
+    return sv_ledger_note(SV_VERBS_AH, pd->context, real(pd, &changed));
 }
 
 SV_EXPORT int ibv_modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *attributes, int mask)
 {
     static int (*real)(struct ibv_qp *, struct ibv_qp_attr *, int);
     if (NULL == real) {
-        *(void **)&real = real_function("ibv_modify_qp");
+        *(void **)&real = sv_verbs_real("ibv_modify_qp");
         if (NULL == real) {
             return ENOSYS;
         }

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The ledger of verbs objects over a verbs library of the test's own, in which objects hold each other. */
+#include "check.h"
+#include "ledger.h"
+#include "verbs.h"
+
+#include <errno.h>
+#include <infiniband/verbs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#undef ibv_reg_mr
+
+static struct ibv_context openibs, others;
+static char log_text[1024];
+static const char *busy = ""; /* what cannot be destroyed */
+
+static void *make(size_t size)
+{
+    return calloc(1, size);
+}
+
+static struct ibv_pd *alloc_pd(struct ibv_context *c)
+{
+    struct ibv_pd *pd = make(sizeof(*pd));
+    pd->context = c;
+    return pd;
+}
+
+static struct ibv_qp *create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
+{
+    return a ? NULL : make(sizeof(struct ibv_qp)); /* attributes: refused */
+}
+
+static struct ibv_cq *create_cq(struct ibv_context *c, int n, void *cc, struct ibv_comp_channel *ch, int v)
+{
+    return make(sizeof(struct ibv_cq));
+}
+
+static struct ibv_mr *reg_mr(struct ibv_pd *pd, void *at, size_t n, int access)
+{
+    return make(sizeof(struct ibv_mr));
+}
+
+static int gone(const char *what, void *object)
+{
+    if (0 == strcmp(busy, what)) {
+        return EBUSY;
+    }
+    snprintf(log_text + strlen(log_text), sizeof(log_text) - strlen(log_text), "%s ", what);
+    if (object != &openibs && object != &others) {
+        free(object);
+    }
+    return 0;
+}
+
+#define GONE(name) \
+    static int name##_gone(void *object) \
+    { \
+        return gone(#name, object); \
+    }
+GONE(qp)
+GONE(cq)
+GONE(mr)
+GONE(pd)
+GONE(context)
+
+void *sv_verbs_real(const char *name)
+{
+    static const struct {
+        const char *name;
+        void *real;
+    } all[] = {
+        {"ibv_alloc_pd", alloc_pd},      {"ibv_create_qp", create_qp}, {"ibv_create_cq", create_cq},
+        {"ibv_reg_mr", reg_mr},          {"ibv_destroy_qp", qp_gone},  {"ibv_destroy_cq", cq_gone},
+        {"ibv_dereg_mr", mr_gone},       {"ibv_dealloc_pd", pd_gone},  {"ibv_close_device", context_gone},
+    };
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        if (0 == strcmp(all[i].name, name)) {
+            return all[i].real;
+        }
+    }
+    return NULL;
+}
+
+static struct ibv_pd *open_card(void)
+{
+    sv_ledger_begin();
+    sv_ledger_opened(&openibs);
+    sv_ledger_end();
+    return ibv_alloc_pd(&openibs);
+}
+
+CASE(nothing_is_left_of_what_was_destroyed)
+{
+    char left[64] = "?";
+    struct ibv_pd *pd = open_card();
+    struct ibv_qp *qp = ibv_create_qp(pd, NULL);
+    CHECK_EQ(ibv_destroy_qp(qp), 0);
+    CHECK_EQ(ibv_dealloc_pd(pd), 0);
+    CHECK_EQ(ibv_close_device(&openibs), 0);
+    CHECK_EQ(sv_ledger_release(left, sizeof(left)), 0);
+    CHECK_TEXT(left, "");
+    CHECK_TEXT(log_text, "qp pd context ");
+}
+
+/* As device_destruct of openib does: one queue pair is forgotten, and it gives up at its completion queue. */
+CASE(what_is_left_goes_in_the_kernels_order)
+{
+    char left[128];
+    struct ibv_pd *pd = open_card();
+    struct ibv_cq *cq = ibv_create_cq(&openibs, 1, NULL, NULL, 0);
+    ibv_create_qp(pd, NULL);
+    ibv_create_qp(pd, NULL);
+    ibv_reg_mr(pd, left, 1, 0);
+    busy = "cq";
+    CHECK_EQ(ibv_destroy_cq(cq), EBUSY);
+    busy = "";
+    CHECK_EQ(sv_ledger_release(left, sizeof(left)), 6);
+    CHECK_TEXT(left, "2 queue pairs, 1 completion queues, 1 memory regions, 1 protection domains, 1 contexts");
+    CHECK_TEXT(log_text, "qp qp cq mr pd context ");
+    CHECK_EQ(sv_ledger_release(left, sizeof(left)), 0);
+}
+
+CASE(what_others_have_opened_is_theirs)
+{
+    char left[64];
+    sv_ledger_opened(&others); /* not while openib opens its card */
+    struct ibv_pd *pd = ibv_alloc_pd(&others);
+    struct ibv_qp *qp = ibv_create_qp(pd, NULL);
+    CHECK_EQ(sv_ledger_release(left, sizeof(left)), 0);
+    CHECK_EQ(ibv_destroy_qp(qp), 0);
+    CHECK_EQ(ibv_dealloc_pd(pd), 0);
+    CHECK_TEXT(log_text, "qp pd ");
+}
+
+CASE(what_was_refused_is_not_noted)
+{
+    char left[64];
+    struct ibv_qp_init_attr refused;
+    struct ibv_pd *pd = open_card();
+    CHECK(NULL == ibv_create_qp(pd, &refused));
+    CHECK_EQ(sv_ledger_release(left, sizeof(left)), 2);
+    CHECK_TEXT(left, "1 protection domains, 1 contexts");
+}
+
+CASE(an_object_that_cannot_go_is_tried_once)
+{
+    char left[64];
+    open_card();
+    busy = "pd";
+    CHECK_EQ(sv_ledger_release(left, sizeof(left)), 2);
+    CHECK_TEXT(log_text, "context ");
+    CHECK_EQ(sv_ledger_release(left, sizeof(left)), 0);
+}
+
+CASE(thousands_of_objects_come_and_go)
+{
+    enum { N = 5000 };
+    static struct ibv_mr *mr[N];
+    char left[64];
+    struct ibv_pd *pd = open_card();
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < N; i++) {
+            mr[i] = ibv_reg_mr(pd, left, 1, 0);
+        }
+        for (int i = 0; i < N; i++) {
+            CHECK_EQ(ibv_dereg_mr(mr[(i * 7) % N]), 0);
+            log_text[0] = '\0';
+        }
+    }
+    CHECK_EQ(sv_ledger_release(left, sizeof(left)), 2);
+}
