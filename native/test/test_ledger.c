@@ -43,6 +43,12 @@ static struct ibv_mr *reg_mr(struct ibv_pd *pd, void *at, size_t n, int access)
     return make(sizeof(struct ibv_mr));
 }
 
+static int query_device(struct ibv_context *c, struct ibv_device_attr *a)
+{
+    a->node_guid = 0x1234;
+    return 0;
+}
+
 static int gone(const char *what, void *object)
 {
     if (0 == strcmp(busy, what)) {
@@ -73,6 +79,7 @@ void *sv_verbs_real(const char *name)
         void *real;
     } all[] = {
         {"ibv_alloc_pd", alloc_pd},      {"ibv_create_qp", create_qp}, {"ibv_create_cq", create_cq},
+        {"ibv_query_device", query_device},
         {"ibv_reg_mr", reg_mr},          {"ibv_destroy_qp", qp_gone},  {"ibv_destroy_cq", cq_gone},
         {"ibv_dereg_mr", mr_gone},       {"ibv_dealloc_pd", pd_gone},  {"ibv_close_device", context_gone},
     };
@@ -153,6 +160,23 @@ CASE(an_object_that_cannot_go_is_tried_once)
     CHECK_EQ(sv_ledger_release(left, sizeof(left)), 2);
     CHECK_TEXT(log_text, "context ");
     CHECK_EQ(sv_ledger_release(left, sizeof(left)), 0);
+}
+
+/* rcache/grdma looks its caches up by the GUID and keeps them with freed entries. */
+CASE(every_epoch_sees_another_guid)
+{
+    char left[64];
+    struct ibv_device_attr first, second, foreign;
+    open_card();
+    sv_ledger_end(); /* the second epoch */
+    CHECK_EQ(ibv_query_device(&openibs, &first), 0);
+    sv_ledger_release(left, sizeof(left));
+    open_card();
+    CHECK_EQ(ibv_query_device(&openibs, &second), 0);
+    CHECK_EQ(ibv_query_device(&others, &foreign), 0);
+    CHECK(first.node_guid != second.node_guid);
+    CHECK_EQ(foreign.node_guid, 0x1234);
+    sv_ledger_release(left, sizeof(left));
 }
 
 CASE(thousands_of_objects_come_and_go)

@@ -48,10 +48,6 @@ function refuseBesideAway(vm: string, { job, ranks }: RosterJob, findings: Findi
 
 function whyPark({ job, ranks }: RosterJob): string | undefined {
   const reports = [...ranks.values()].map((r) => r.report);
-  const window = reports.find((r) => r.windows > 0);
-  // Atomics by the card and by the processor on one word do not exclude each other.
-  if (window !== undefined)
-    return `rank ${window.rank} of job ${job} has ${window.windows} one-sided windows, whose atomics cannot change over to tcp`;
   const alone = reports.find((r) => r.tcpOnly);
   if (alone !== undefined && reports.some((r) => !r.tcpOnly))
     return `rank ${alone.rank} of job ${job} knows tcp only while others use the card`;

@@ -27,6 +27,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct entry *slots;
 static size_t mask, used;
 static bool noting;
+static uint32_t generation; /* of openib, from 0 */
 
 static size_t home(const void *object)
 {
@@ -96,6 +97,7 @@ void sv_ledger_begin(void)
 void sv_ledger_end(void)
 {
     noting = false;
+    generation++;
 }
 
 static void note(enum sv_verbs_kind kind, void *object)
@@ -221,6 +223,29 @@ int sv_ledger_release(char *what, size_t size)
             return NULL;                                                                                               \
         }                                                                                                              \
     }
+
+/*
+ * openib names its registration cache after the card's GUID, and the cache outlives openib (rcache/grdma keeps
+ * it with what was still registered, in memory that is freed). On the same card the next epoch would find it
+ * and release what is released already. So a card has another GUID in every epoch; nothing else asks for it.
+ */
+SV_EXPORT int ibv_query_device(struct ibv_context *context, struct ibv_device_attr *attributes)
+{
+    static int (*real)(struct ibv_context *, struct ibv_device_attr *);
+    if (NULL == real) {
+        *(void **)&real = sv_verbs_real("ibv_query_device");
+        if (NULL == real) {
+            return ENOSYS;
+        }
+    }
+    const int rc = real(context, attributes);
+    pthread_mutex_lock(&lock);
+    if (0 == rc && find(context)) {
+        attributes->node_guid ^= (uint64_t)generation << 32;
+    }
+    pthread_mutex_unlock(&lock);
+    return rc;
+}
 
 SV_EXPORT struct ibv_qp *ibv_create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *attributes)
 {
