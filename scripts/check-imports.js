@@ -7,7 +7,14 @@ const root = resolve(import.meta.dirname, "..", "src");
 const allowed = {
   protocol: [],
   vmm: ["controller/cluster-file.ts", "controller/cluster-schema.ts"],
-  controller: ["protocol", "vmm"],
+  checkpoint: [
+    "controller/cluster-file.ts",
+    "controller/cluster-schema.ts",
+    "controller/plain-text.ts",
+    "controller/state/process-identity.ts",
+    "vmm/qemu/run-on-host.ts",
+  ],
+  controller: ["protocol", "vmm", "checkpoint"],
   agent: ["protocol"],
   mpirun: ["agent/devices.ts"],
   timeline: ["protocol", "controller"],
@@ -16,8 +23,19 @@ const allowed = {
   testbed: ["lab", "demo/job-command.ts", "demo/job-log.ts", "controller", "protocol", "index.ts"],
   soak: ["testbed", "lab", "index.ts"],
   bench: ["lab", "demo", "controller", "protocol", "vmm", "index.ts"],
-  cli: ["agent", "mpirun", "controller", "lab", "demo", "protocol", "vmm", "timeline", "index.ts"],
-  "index.ts": ["controller", "protocol", "vmm"],
+  cli: [
+    "agent",
+    "mpirun",
+    "controller",
+    "checkpoint",
+    "lab",
+    "demo",
+    "protocol",
+    "vmm",
+    "timeline",
+    "index.ts",
+  ],
+  "index.ts": ["controller", "checkpoint", "protocol", "vmm"],
 };
 
 const files = readdirSync(root, { recursive: true })
