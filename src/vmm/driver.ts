@@ -74,7 +74,10 @@ export interface CaptureFacts {
 
 export interface CaptureOptions {
   method: CaptureMethod;
-  /** A shell command of the host that takes the stream of memory and device state on its standard input. */
+  /**
+   * A shell command of the host that takes the stream of memory and device state on its standard input. Whether it has
+   * kept it, and when it has ended, is its own word.
+   */
   sink: string;
   /** By drive: the image to be made for what the disk held at the instant of capture. */
   disks: readonly (WritableDisk & { copy: string })[];
@@ -125,7 +128,7 @@ export interface VmDriver {
   /** How the VM would be captured, and its disks. Rejects with "refused" if one of them cannot be. Changes nothing. */
   captureFacts(signal: AbortSignal): Promise<CaptureFacts>;
   /**
-   * Memory, devices and disks of one instant. Resolves when all is written; on abort or failure the VM runs again and
+   * Memory, devices and disks of one instant. Resolves when all has been given to the sink; on abort or failure the VM runs again and
    * nothing of the capture goes on in the VMM before it rejects. The files are the caller's.
    */
   capture(options: CaptureOptions): Promise<void>;

@@ -3,12 +3,17 @@
  * begin, and a background snapshot begins, which makes the VM run again once its memory is write-protected: all three
  * are of the time between STOP and RESUME. Without write-protection by userfaultfd in the host the VM stands still
  * until its memory is written.
+ *
+ * A background snapshot must not fail and must not be cancelled once it has begun: QEMU (7.2 at least) then leaves
+ * the memory write-protected, and the VM hangs at its next write. So whatever becomes of the sink, something reads
+ * the stream to its end, and who gives up waits for that end.
  */
 import { SymvirtError } from "../../errors.js";
 import { abortError, pause } from "../deadline.js";
 import type { CaptureFacts, CaptureMethod, CaptureOptions } from "../driver.js";
+import { quote } from "./run-on-host.js";
 import { abandonCopies, beginCopies, finishCopies, prepareCopies, writableDisks } from "./capture-disks.js";
-import { cancel, toProgress } from "./migrate.js";
+import { cancel, queryPersistently, toProgress } from "./migrate.js";
 import { QmpCommandError } from "./qmp-errors.js";
 import type { EventListener } from "./qmp-events.js";
 import { finalMigrationStates, type QueryMigrate } from "./qmp-types.js";
@@ -18,8 +23,8 @@ import type { QemuSession } from "./session.js";
 /** Nothing else goes over the wire to the sink: as fast as it takes it. */
 const UNLIMITED = 2 ** 40;
 const POLL_MS = 100;
-/** For undoing: after the caller's deadline, so it has one of its own. */
-const RECOVERY_MS = 30_000;
+/** For undoing: after the caller's deadline, so it has one of its own. The stream is read to its end first. */
+const RECOVERY_MS = 600_000;
 
 /** See VmDriver.captureFacts. */
 export async function captureFacts(session: QemuSession, signal: AbortSignal): Promise<CaptureFacts> {
@@ -84,7 +89,7 @@ async function take(session: QemuSession, events: EventListener, options: Captur
   const runs = () => options.onTaken(performance.now() - stopped);
   await session.execute("stop", {}, signal);
   await beginCopies(session, disks, signal);
-  await session.execute("migrate", { uri: `exec:${sink}` }, signal);
+  await session.execute("migrate", { uri: `exec:${readToTheEnd(sink)}` }, signal);
   let taken = false;
   for (;;) {
     const now = await session.execute("query-migrate", {}, signal);
@@ -106,19 +111,43 @@ async function take(session: QemuSession, events: EventListener, options: Captur
   if (!taken) runs();
 }
 
+/**
+ * The command for QEMU: the sink in a session of its own, and after it whatever it left unread. QEMU waits for the
+ * command in its main loop when the stream has ended, so that ends at once.
+ */
+function readToTheEnd(sink: string): string {
+  const inner = `(\n${sink}\n)\nexec cat >/dev/null`;
+  return `exec 3<&0\nsetsid sh -c ${quote(inner)} <&3 3<&- >/dev/null 2>&1 &\nexit 0`;
+}
+
 function failed(session: QemuSession, { status, "error-desc": words }: QueryMigrate): SymvirtError {
   const why = words ?? `it ended "${status}"`;
   return new SymvirtError("rolledBack", `the memory of ${session.name} could not be written: ${why}`, {
-    hint: "is there room in the checkpoint store, and can the host write there?",
+    hint: "look at the VMM's log",
   });
 }
 
 /** See VmDriver.abandonCapture. */
 export async function abandonCapture(session: QemuSession, signal: AbortSignal): Promise<void> {
-  await cancel(session, signal);
+  if (await isBackground(session, signal)) await awaitEnd(session, signal);
+  else await cancel(session, signal);
   await abandonCopies(session, signal);
   await setCapabilities(session, "stop-and-save", signal);
   await resumeVm(session, signal, { evenIfMoved: true });
+}
+
+async function isBackground(session: QemuSession, signal: AbortSignal): Promise<boolean> {
+  const known = await session.execute("query-migrate-capabilities", {}, signal);
+  return known.some(({ capability, state }) => capability === "background-snapshot" && state);
+}
+
+async function awaitEnd(session: QemuSession, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    const { status = "none" } = await queryPersistently(session, signal);
+    if (status === "none" || finalMigrationStates.has(status)) return;
+    await pause(POLL_MS, signal);
+    if (signal.aborted) throw abortError(signal, `end of the capture of ${session.name}: still ${status}`);
+  }
 }
 
 async function recover(session: QemuSession, failure: unknown): Promise<void> {

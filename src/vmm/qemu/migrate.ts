@@ -136,7 +136,7 @@ async function follow(
   }
 }
 
-async function queryPersistently(session: QemuSession, signal: AbortSignal): Promise<QueryMigrate> {
+export async function queryPersistently(session: QemuSession, signal: AbortSignal): Promise<QueryMigrate> {
   const until = performance.now() + REDIAL_MS;
   for (;;) {
     try {
