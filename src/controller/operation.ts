@@ -30,7 +30,7 @@ export class ControlDesk {
   readonly abort = new AbortController();
   readonly #session: Session;
   readonly #verb: string;
-  #runner: { runner: CycleRunner; target: CycleTarget; verb: string } | undefined;
+  #runner: { runner: Pick<CycleRunner, "progress">; target: CycleTarget; verb: string } | undefined;
   #socket: ControlSocket | undefined;
   #ended: (outcome: object) => void = () => undefined;
   readonly #end = new Promise<object>((resolve) => {
@@ -50,7 +50,7 @@ export class ControlDesk {
     });
   }
 
-  running(runner: CycleRunner, target: CycleTarget, verb: string): void {
+  running(runner: Pick<CycleRunner, "progress">, target: CycleTarget, verb: string): void {
     this.#runner = { runner, target, verb };
   }
 

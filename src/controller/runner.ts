@@ -4,6 +4,7 @@
  */
 import { SymvirtError } from "../errors.js";
 import type { MigrationProgress } from "../vmm/driver.js";
+import type { SetPhase } from "./checkpoint/set-cycle.js";
 import type { Card } from "./cluster-file.js";
 import { type ConditionView, judge } from "./conditions.js";
 import {
@@ -19,6 +20,7 @@ import {
   type Phase,
   reduce,
 } from "./cycle.js";
+import { sentence } from "./errors-in-words.js";
 import type { Fleet } from "./fleet.js";
 import { HeldRanks } from "./held-ranks.js";
 import type { MigrationLimits } from "./limits.js";
@@ -30,7 +32,7 @@ import { Spans } from "./spans.js";
 import type { CycleTarget, Journal } from "./state/journal.js";
 
 export interface CycleProgress {
-  phase: Phase;
+  phase: Phase | SetPhase;
   /** Who is waited for, when the phase waits for guests. */
   late: string[];
   /** Roll-back's root cause. */
@@ -428,11 +430,4 @@ function effectName(effect: Effect): string {
     case "cancel":
       return "cancel";
   }
-}
-
-/** An error as one sentence with its hint. */
-function sentence(error: unknown): string {
-  if (error instanceof SymvirtError)
-    return error.hint === undefined ? error.message : `${error.message} (${error.hint})`;
-  return error instanceof Error ? error.message : String(error);
 }

@@ -65,6 +65,8 @@ export interface WritableDisk {
   format: string;
   /** Image under a qcow2 one, which nobody writes to. */
   backing?: string;
+  /** What the image takes now. */
+  usedBytes: number;
 }
 
 export interface CaptureFacts {

@@ -138,7 +138,9 @@ describe.each(methods)("capture by %s", (method) => {
     const image = makeDisk("disk", 1);
     const a = await start("a", diskArguments(image));
     const facts = await a.driver.captureFacts(soon());
-    expect(facts.disks).toEqual([{ drive: "root", image, format: "qcow2", backing: at("disk.base") }]);
+    expect(facts.disks).toEqual([
+      { drive: "root", image, format: "qcow2", backing: at("disk.base"), usedBytes: expect.any(Number) },
+    ]);
     if (method === "background-snapshot" && facts.method !== method) return;
     const pauseMs = await capture(a, "c", { method });
     expect(pauseMs).toBeGreaterThan(0);

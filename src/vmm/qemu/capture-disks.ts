@@ -40,6 +40,7 @@ function diskOf(
     throw refuse(`its image is "${image.filename}"`, "give disks as files, with their absolute paths");
   return {
     ...{ drive, image: image.filename, format: drv },
+    usedBytes: image["actual-size"] ?? image["virtual-size"],
     ...(backing === undefined ? {} : { backing }),
   };
 }

@@ -100,6 +100,7 @@ export const qmpCommands = {
             image: z.object({
               filename: z.string(),
               "virtual-size": count,
+              "actual-size": count.optional(),
               "backing-filename": z.string().optional(),
               "full-backing-filename": z.string().optional(),
               "backing-filename-format": z.string().optional(),
