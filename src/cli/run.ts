@@ -12,6 +12,8 @@ const verbs: Readonly<Record<string, () => Promise<Command>>> = {
   status: async () => (await import("./status.js")).statusCommand(),
   abort: async () => (await import("./abort.js")).abortCommand(),
   doctor: async () => (await import("./doctor.js")).doctorCommand(),
+  checkpoint: async () => (await import("./checkpoint.js")).checkpointCommand(),
+  restart: async () => (await import("./restart.js")).restartCommand(),
   checkpoints: async () => (await import("./checkpoints.js")).checkpointsCommand(),
   events: async () => (await import("./events.js")).eventsCommand(),
   mpirun: async () => (await import("./mpirun.js")).mpirunCommand(),

@@ -24,7 +24,8 @@ export interface CheckpointContext {
   plan: CapturePlan;
   /** Of all VMs, so that they are stopped alike. */
   method: CaptureMethod;
-  pending: PendingCheckpoint;
+  /** Undefined for a controller that takes over: it captures nothing. */
+  pending: PendingCheckpoint | undefined;
   level: number;
 }
 
@@ -109,7 +110,8 @@ export class CheckpointOps implements SetOps {
   }
 
   async #captureOne(vm: SetVm, isTaken: () => void, signal: AbortSignal): Promise<void> {
-    const { pending, level, plan, method } = this.#context;
+    const { level, plan, method } = this.#context;
+    const pending = this.#pending;
     const { disks = [] } = plan.get(vm.vm)?.capture ?? {};
     const ram = pending.place(`${vm.vm}.ram.zst`);
     const places = disks.map((disk, i) => ({ disk, ...pending.place(`${vm.vm}.disk${i}.${disk.format}`) }));
@@ -156,7 +158,8 @@ export class CheckpointOps implements SetOps {
   }
 
   async #keep(signal: AbortSignal): Promise<void> {
-    const { pending, target, fleet, plan, method } = this.#context;
+    const { target, fleet, plan, method } = this.#context;
+    const pending = this.#pending;
     const vms: CapturedVm[] = [];
     for (const vm of this.#context.vms) {
       const known = plan.get(vm.vm);
@@ -194,6 +197,11 @@ export class CheckpointOps implements SetOps {
       vms,
       jobs,
     });
+  }
+
+  get #pending(): PendingCheckpoint {
+    if (this.#context.pending === undefined) throw new Error("no checkpoint is being written");
+    return this.#context.pending;
   }
 
   /** Nothing of a capture goes on, every VM runs, and the wires are joined. */

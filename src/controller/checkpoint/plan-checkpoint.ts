@@ -12,7 +12,7 @@ import { wantedStrategy, whyPark } from "../plan-strategy.js";
 import type { Session } from "../session.js";
 import type { CycleTarget } from "../state/journal.js";
 import type { Strategy } from "../strategy.js";
-import { interruptedWords } from "./interrupted.js";
+import { interruptedWords } from "../interrupted.js";
 import type { SetVm } from "./set-ops.js";
 
 export interface CheckpointPlan {

@@ -12,8 +12,8 @@ import { type SetEnd, SetRunner, type SetRunnerOptions } from "./set-runner.js";
 export interface SetOperation {
   session: Session;
   signal: AbortSignal;
-  onProgress?: (target: CycleTarget, progress: CycleProgress) => void;
-  settleMs?: number;
+  onProgress?: ((target: CycleTarget, progress: CycleProgress) => void) | undefined;
+  settleMs?: number | undefined;
 }
 
 export async function runSet(

@@ -1,5 +1,5 @@
 /** An interrupted cycle in words, for whoever is refused because of it. */
-import type { InterruptedCycle } from "../state/journal.js";
+import type { InterruptedCycle } from "./state/journal.js";
 
 export function interruptedWords({ verb, target }: Pick<InterruptedCycle, "verb" | "target">): string {
   const { cycle, vm, from, to, set } = target;
