@@ -20,7 +20,10 @@ const allowed = {
   timeline: ["protocol", "controller"],
   lab: ["vmm", "controller", "protocol"],
   demo: ["lab", "controller", "protocol", "timeline", "vmm", "index.ts"],
-  testbed: ["lab", "demo/job-command.ts", "demo/job-log.ts", "controller", "protocol", "index.ts"],
+  testbed: [
+    ...["lab", "demo/job-command.ts", "demo/job-log.ts", "controller", "protocol", "index.ts"],
+    "vmm/qemu/run-on-host.ts",
+  ],
   soak: ["testbed", "lab", "index.ts"],
   bench: ["lab", "demo", "controller", "protocol", "vmm", "index.ts"],
   cli: [

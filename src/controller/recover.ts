@@ -4,14 +4,16 @@
  */
 import { SymvirtError } from "../errors.js";
 import type { VmFacts } from "../vmm/driver.js";
-import type { CycleEvent } from "./cycle.js";
+import type { CycleEvent, Phase } from "./cycle.js";
 import type { Fleet } from "./fleet.js";
 import { limitsInForce } from "./limits.js";
 import { recoverSet } from "./checkpoint/recover-set.js";
-import { ControlDesk, type Operation, runOperation } from "./operation.js";
+import type { SetPhase } from "./checkpoint/set-cycle.js";
+import { ControlDesk, runOperation } from "./operation.js";
 import { greetAgents } from "./plan.js";
 import { pictureRanks } from "./rank-spans.js";
 import type { CycleReport, SetReport } from "./report.js";
+import type { CycleProgress } from "./runner.js";
 import type { Session } from "./session.js";
 import type { CycleTarget, InterruptedCycle } from "./state/journal.js";
 
@@ -19,7 +21,7 @@ type Recovery = Extract<CycleEvent, { type: "recover" }>;
 
 export interface RecoverRequest {
   signal: AbortSignal;
-  onProgress?: Operation["onProgress"];
+  onProgress?: (target: CycleTarget, progress: CycleProgress<Phase | SetPhase>) => void;
   settleMs?: number;
 }
 

@@ -4,7 +4,6 @@
  */
 import { SymvirtError } from "../errors.js";
 import type { MigrationProgress } from "../vmm/driver.js";
-import type { SetPhase } from "./checkpoint/set-cycle.js";
 import type { Card } from "./cluster-file.js";
 import { type ConditionView, judge } from "./conditions.js";
 import {
@@ -31,8 +30,8 @@ import type { CycleOutcome, HoldReport } from "./report.js";
 import { Spans } from "./spans.js";
 import type { CycleTarget, Journal } from "./state/journal.js";
 
-export interface CycleProgress {
-  phase: Phase | SetPhase;
+export interface CycleProgress<P = Phase> {
+  phase: P;
   /** Who is waited for, when the phase waits for guests. */
   late: string[];
   /** Roll-back's root cause. */

@@ -44,12 +44,12 @@ const names: Partial<Record<AnyPhase, string>> = {
 };
 
 export interface ProgressView {
-  update(target: CycleTarget, progress: CycleProgress): void;
+  update(target: CycleTarget, progress: CycleProgress<AnyPhase>): void;
   end(): Promise<void>;
 }
 
 /** What there is to say beside the phase's name: bytes, or who is late. */
-function detailOf({ migration, late, hold }: CycleProgress): string {
+function detailOf({ migration, late, hold }: CycleProgress<AnyPhase>): string {
   if (migration !== undefined) {
     const mib = (bytes: number) => Math.round(bytes / 2 ** 20);
     const waiting = hold === undefined || hold.late.length === 0 ? "" : ` but ${hold.late.length}`;
@@ -94,7 +94,7 @@ function taskList(): ProgressView {
   let phase: AnyPhase | undefined;
   let task: Task | undefined;
   let finish: () => void = () => undefined;
-  let last: CycleProgress | undefined;
+  let last: CycleProgress<AnyPhase> | undefined;
   const begin = (title: string) => {
     const done = new Promise<void>((resolve) => {
       finish = resolve;

@@ -128,8 +128,10 @@ function chooseHosts(
     load.set(host, (load.get(host) ?? 0) + 1);
     return { vm: captured.vm, host, cards, images: captured.disks.map((d) => d.image) };
   };
-  // Those with a word of the operator first: the others go round them.
-  const order = [...manifest.vms].sort((a, b) => Number(on[b.vm] !== undefined) - Number(on[a.vm] !== undefined));
+  // Those with a word of the operator first, then those that can stay; the others go round them.
+  const homeless = (vm: string) => Number(!healthy.includes(fleet.placement.of(vm).host));
+  const turn = ({ vm }: CapturedVm) => (on[vm] !== undefined ? -1 : homeless(vm));
+  const order = [...manifest.vms].sort((a, b) => turn(a) - turn(b));
   const chosen = order.flatMap((captured) => {
     const { vm } = captured;
     if (cluster.vms[vm] === undefined) return [];

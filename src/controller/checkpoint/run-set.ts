@@ -5,14 +5,14 @@ import type { SetReport } from "../report.js";
 import type { CycleProgress } from "../runner.js";
 import type { Session } from "../session.js";
 import type { CycleTarget } from "../state/journal.js";
-import type { SetEvent, SetVerb } from "./set-cycle.js";
+import type { SetEvent, SetPhase, SetVerb } from "./set-cycle.js";
 import type { SetOps } from "./set-ops.js";
 import { type SetEnd, SetRunner, type SetRunnerOptions } from "./set-runner.js";
 
 export interface SetOperation {
   session: Session;
   signal: AbortSignal;
-  onProgress?: ((target: CycleTarget, progress: CycleProgress) => void) | undefined;
+  onProgress?: ((target: CycleTarget, progress: CycleProgress<SetPhase>) => void) | undefined;
   settleMs?: number | undefined;
 }
 
@@ -31,7 +31,7 @@ export async function runSet(
     ...{ fleet: session.fleet, journal: session.journal, verb, target, ops },
     ...{ checkpoint: set.checkpoint, vms: set.vms },
     ...(resumeFrom === undefined ? {} : { resumeFrom }),
-    ...(onProgress === undefined ? {} : { onProgress: (p: CycleProgress) => onProgress(target, p) }),
+    ...(onProgress === undefined ? {} : { onProgress: (p: CycleProgress<SetPhase>) => onProgress(target, p) }),
     ...(settleMs === undefined ? {} : { settleMs }),
   });
   desk.running(runner, target, verb);

@@ -55,7 +55,7 @@ export interface SetRunnerOptions {
   ops: SetOps;
   /** For a controller that takes over: the last step of the journal and the jobs that were told "quiet". */
   resumeFrom?: { step: number; quietJobs: readonly string[] };
-  onProgress?: (progress: CycleProgress) => void;
+  onProgress?: (progress: CycleProgress<SetPhase>) => void;
   /** How long an op may take to stop after it was told to, in milliseconds; a capture is read to its end first. */
   settleMs?: number;
 }
@@ -137,7 +137,7 @@ export class SetRunner {
   }
 
   /** Where it is now, for `status`. */
-  progress(): CycleProgress {
+  progress(): CycleProgress<SetPhase> {
     const { phase, cause } = this.#state;
     return { phase, late: this.#late(), ...(cause === undefined ? {} : { cause }) };
   }
