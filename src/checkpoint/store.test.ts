@@ -150,6 +150,9 @@ describe("a checkpoint", () => {
         );
         expect(error.hint).toContain("the store is full");
         expect(store.list().map((entry) => entry.state)).toEqual(["complete", "writing"]);
+        expect(refusal(() => store.hold(before.id, "restart")).message).toBe(
+          `the checkpoint store ${path} is full (ENOSPC)`,
+        );
         // Removing is what makes room, so it must not need any.
         store.remove(before.id);
         pending.abandon();

@@ -63,7 +63,11 @@ describe("cluster file", () => {
       `${good}checkpoints: { path: /c, kep: 3 }\n`,
       'checkpoints.kep: unknown key, did you mean "keep"?',
     ],
-    ["a relative checkpoint store", `${good}checkpoints: { path: c }\n`, "checkpoints.path: an absolute path"],
+    [
+      "a relative checkpoint store",
+      `${good}checkpoints: { path: c }\n`,
+      "checkpoints.path: an absolute path",
+    ],
     ["a level that zstd has not", `${good}checkpoints: { path: /c, level: 20 }\n`, "checkpoints.level: "],
     [
       "an unknown deadline",
