@@ -42,6 +42,22 @@ export interface Hold {
 const isOfThisMachine = (record: HoldRecord): boolean =>
   record.bootId === ownIdentity().bootId || record.machine === machineName();
 
+function parseRecord(text: string): HoldRecord | undefined {
+  try {
+    return recordSchema.parse(JSON.parse(text));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Of a newer symvirt, or of a bad disk: it may be that of a base, so it protects the checkpoint as one. */
+const unreadable = (file: string): HoldRecord => ({
+  ...ownIdentity(),
+  machine: "",
+  what: `a hold that cannot be read (${file})`,
+  kind: "base",
+});
+
 const counts = (record: HoldRecord): boolean =>
   record.kind === "base" || livesHere(record) || !isOfThisMachine(record);
 
@@ -70,14 +86,17 @@ export class Holds {
     const living: Holder[] = [];
     for (const name of names.filter((n) => n.endsWith(".json"))) {
       const file = join(this.#folder, name);
+      let text: string;
       try {
-        const record = recordSchema.parse(JSON.parse(readFileSync(file, "utf8")));
-        if (counts(record)) living.push({ ...record, file });
-        else rmSync(file, { force: true });
+        text = readFileSync(file, "utf8");
       } catch (error) {
-        // Released between readdir and read. Records are made by rename, so a broken one is not one of ours.
-        if ((error as NodeJS.ErrnoException).code !== "ENOENT") rmSync(file, { force: true });
+        // Released between readdir and read.
+        if ((error as NodeJS.ErrnoException).code === "ENOENT") continue;
+        throw error;
       }
+      const record = parseRecord(text) ?? unreadable(file);
+      if (counts(record)) living.push({ ...record, file });
+      else rmSync(file, { force: true });
     }
     return living;
   }

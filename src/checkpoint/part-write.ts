@@ -39,8 +39,9 @@ export function partWriteCommand(options: PartWriteOptions): string {
 }
 
 /**
- * The stages tell their statuses on descriptor 3, as sh has only that of the last one of a pipe. dd is there for its
- * count of bytes. A stage that fails ends those before it by a closed pipe, so the last that failed is the cause.
+ * The stages tell their statuses and words on descriptor 3, as sh has only the status of the last one of a pipe; no
+ * file is used for it, as the disk may be full. dd is there for its count of bytes. A stage that fails ends those
+ * before it by a closed pipe, so the last that failed is the cause.
  */
 function writeScript({ path, encoding, level, threads = 0 }: PartWriteOptions): string {
   if (!isPartFile(path.slice(path.lastIndexOf("/") + 1)) || !path.startsWith("/"))
@@ -51,43 +52,43 @@ function writeScript({ path, encoding, level, threads = 0 }: PartWriteOptions): 
 LC_ALL=C; export LC_ALL
 part=${quote(path)}
 t="$part.tmp.$$"
-machine=$(uname -n):$(cat /etc/machine-id 2>/dev/null)
-start=$(sed 's/.*) //' "/proc/$$/stat" | cut -d ' ' -f 20)
-boot=$(cat /proc/sys/kernel/random/boot_id)
-clean() { rm -f "$part.writer" "$t".*; }
-publish() { printf '%s\\n' "$1" >"$t.result" && sync "$t.result" && mv -f "$t.result" "$part.result"; }
+plain() { printf '%s' "$1" | tr -c '[:alnum:] .,:;/()_+=-' ' ' | tail -c 300; }
+tell() { printf '%s %s %s\\n' "$1" "$2" "$(plain "$3")" >&3; }
+publish() { printf '%s\\n' "$1" >"$t" && sync "$t" && mv -f "$t" "$part.$2"; }
 failed() {
-  rm -f "$part"
-  words=$(tr -c '[:alnum:] .,:;/()_+=-' ' ' 2>/dev/null <"$t.words" | tail -c 300)
-  rm -f "$t".*
-  publish "{\\"version\\":1,\\"ok\\":false,\\"stage\\":\\"$1\\",\\"status\\":$2,\\"words\\":\\"$words\\"}"
+  rm -f "$part" "$t"
+  words=$(plain "$3")
+  publish "{\\"version\\":1,\\"ok\\":false,\\"stage\\":\\"$1\\",\\"status\\":$2,\\"words\\":\\"$words\\"}" result
+  rm -f "$part.writer" "$t"
   echo "symvirt: writing $part failed in $1, status $2: $words" >&2
-  clean
   exit 1
 }
-trap 'failed signal 143' HUP INT TERM
+trap 'failed signal 143 ""' HUP INT TERM
 rm -f "$part.result"
-printf '{"pid":%s,"startTime":"%s","bootId":"%s","machine":"%s"}\\n' "$$" "$start" "$boot" "$machine" >"$t.writer" &&
-  mv -f "$t.writer" "$part.writer" || { : >"$t.words"; failed begin 1; }
-statuses=$(
+start=$(sed 's/.*) //' "/proc/$$/stat" | cut -d ' ' -f 20)
+boot=$(cat /proc/sys/kernel/random/boot_id)
+machine=$(plain "$(uname -n):$(cat /etc/machine-id 2>/dev/null)")
+words=$(publish "{\\"pid\\":$$,\\"startTime\\":\\"$start\\",\\"bootId\\":\\"$boot\\",\\"machine\\":\\"$machine\\"}" writer 2>&1) ||
+  failed begin 1 "$words"
+told=$(
   {
-    { dd bs=1048576 2>"$t.read"; echo "read $?" >&3; } |
-      { ${encode} 2>"$t.compress"; echo "compress $?" >&3; } |
-      { tee --output-error=exit "$part" 2>"$t.write"; echo "write $?" >&3; } |
-      { sha256sum >"$t.sum" 2>"$t.hash"; echo "hash $?" >&3; }
+    { exec 4>&1; words=$(dd bs=1048576 2>&1 >&4); tell read $? "$words"; } |
+      { exec 4>&1; words=$(${encode} 2>&1 >&4); tell compress $? "$words"; } |
+      { exec 4>&1; words=$(tee --output-error=exit "$part" 2>&1 >&4); tell write $? "$words"; } |
+      { words=$(sha256sum 2>&1); tell hash $? "$words"; }
   } 3>&1 >/dev/null
 )
 for stage in hash write compress read; do
-  status=$(printf '%s\\n' "$statuses" | sed -n "s/^$stage //p")
-  [ "$status" = 0 ] || { mv -f "$t.$stage" "$t.words"; failed "$stage" "\${status:-127}"; }
+  line=$(printf '%s\\n' "$told" | sed -n "s/^$stage //p")
+  [ "\${line%% *}" = 0 ] || { status=\${line%% *}; failed "$stage" "\${status:-127}" "\${line#* }"; }
 done
-sync "$part" 2>"$t.words" || failed sync $?
-raw=$(sed -n 's/^\\([0-9][0-9]*\\) bytes.*/\\1/p' "$t.read")
+words=$(sync "$part" 2>&1) || failed sync $? "$words"
+raw=$(printf '%s\\n' "$told" | sed -n 's/^read 0 .* \\([0-9][0-9]*\\) bytes\\{0,1\\} .*/\\1/p')
+sum=$(printf '%s\\n' "$told" | sed -n 's/^hash 0 \\([0-9a-f]\\{64\\}\\).*/\\1/p')
 stored=$(wc -c <"$part" | tr -d ' ')
-sum=$(cut -c 1-64 "$t.sum")
-publish "{\\"version\\":1,\\"ok\\":true,\\"rawBytes\\":\${raw:-null},\\"storedBytes\\":$stored,\\"sha256\\":\\"$sum\\"}" 2>"$t.words" ||
-  failed result 1
-clean
+words=$(publish "{\\"version\\":1,\\"ok\\":true,\\"rawBytes\\":\${raw:-null},\\"storedBytes\\":$stored,\\"sha256\\":\\"$sum\\"}" result 2>&1) ||
+  failed result 1 "$words"
+rm -f "$part.writer"
 `;
 }
 

@@ -38,12 +38,23 @@ export function openStoreFolder(path: string): void {
       });
   } catch (cause) {
     if (cause instanceof SymvirtError) throw cause;
-    const code = (cause as NodeJS.ErrnoException).code ?? String(cause);
-    throw new SymvirtError("usage", `cannot use the checkpoint store ${path} (${code})`, {
-      hint: "check checkpoints.path in the cluster file",
+    throw storeFailure(path, cause);
+  }
+}
+
+/** An error of the file system as one that says what to do; whatever else it is stays what it is. */
+export function storeFailure(path: string, cause: unknown): unknown {
+  const code = cause instanceof SymvirtError ? undefined : (cause as NodeJS.ErrnoException).code;
+  if (code === undefined) return cause;
+  if (code === "ENOSPC" || code === "EDQUOT")
+    return new SymvirtError("refused", `the checkpoint store ${path} is full (${code})`, {
+      hint: "make room with `symvirt checkpoints prune --keep N`, or enlarge the store",
       cause,
     });
-  }
+  return new SymvirtError("usage", `cannot use the checkpoint store ${path} (${code})`, {
+    hint: "check checkpoints.path in the cluster file, and that you may write there",
+    cause,
+  });
 }
 
 /** Free space for this user, by statfs; a quota is not seen. Throws "refused" with both figures when it is too little. */

@@ -10,7 +10,7 @@ import { type CheckpointEntry, checkpointIds, readEntry, unusable } from "./entr
 import { type Hold, type Holder, Holds, holderHint, holderText } from "./holds.js";
 import { isCheckpointName, type Manifest } from "./manifest.js";
 import { PendingCheckpoint, removeFolder } from "./pending.js";
-import { checkRoom, openStoreFolder, type Room } from "./room.js";
+import { checkRoom, openStoreFolder, type Room, storeFailure } from "./room.js";
 import { sweepStore } from "./sweep.js";
 import { type VerifyOptions, type VerifyReport, verifyParts } from "./verify.js";
 
@@ -79,7 +79,11 @@ export class CheckpointStore {
         hint: "letters, digits, . _ -, at most 63, beginning with a letter or digit",
       });
     this.room(neededBytes);
-    return PendingCheckpoint.begin(this.path, this.#cluster, what, name, new Date());
+    try {
+      return PendingCheckpoint.begin(this.path, this.#cluster, what, name, new Date());
+    } catch (error) {
+      throw storeFailure(this.path, error);
+    }
   }
 
   /** Everything in the store, oldest first, whatever its state. */
@@ -199,7 +203,12 @@ export class CheckpointStore {
 
   #take(id: string, kind: "read" | "remove", what: string, evenIfBase = false): Hold {
     this.entry(id);
-    const hold = new Holds(this.path, id).take(kind, what, (h) => evenIfBase && h.kind === "base");
+    let hold: Hold | Holder;
+    try {
+      hold = new Holds(this.path, id).take(kind, what, (h) => evenIfBase && h.kind === "base");
+    } catch (error) {
+      throw storeFailure(this.path, error);
+    }
     if ("kind" in hold) throw inUse(id, hold);
     return hold;
   }

@@ -47,7 +47,7 @@ function manifestLines(m: Manifest): string[] {
   ]);
   const jobs = m.jobs.map(({ job, worldSize, ranks }) => {
     const epochs = [...new Set(ranks.map((rank) => rank.epoch))].sort((a, b) => a - b).join(", ");
-    return `job ${job}: ${worldSize} ranks, epoch ${epochs}`;
+    return `job ${job}: ${worldSize} ${worldSize === 1 ? "rank" : "ranks"}, epoch ${epochs}`;
   });
   return [
     `  made ${m.createdAt} by symvirt ${m.symvirt}, cluster ${m.cluster}, cycle ${m.cycle}`,

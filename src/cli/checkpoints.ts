@@ -60,7 +60,7 @@ function verifyCommand(): Command {
         }
         const bad = reports.filter((report) => !report.ok).map((report) => report.id);
         if (flags.json === true) printJson({ schemaVersion: 1, ok: bad.length === 0, checkpoints: reports });
-        else if (reports.length === 0) say(`no checkpoints in ${store.path}`);
+        else if (reports.length === 0) say(`no checkpoints of this cluster in ${store.path}`);
         if (bad.length > 0) process.exitCode = 3;
       }, "stopping");
     });
