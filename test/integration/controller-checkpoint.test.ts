@@ -113,7 +113,7 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
       const controller = await controllerOf(w, 30_000);
       const kept = phase === "attach" ? (await controller.checkpoint()).checkpoint : undefined;
       killedIn(w, phase, strategy, kept ?? "20260101T000000Z");
-      expect((await controller.status()).interrupted?.phase).toBe(phase);
+      expect(new Journal(w.cluster.state).interrupted()?.phase).toBe(phase);
       await expect(controller.checkpoint()).rejects.toMatchObject({
         exit: "refused",
         message: expect.stringContaining("(checkpoint) was interrupted"),

@@ -66,6 +66,13 @@ async function ofCheckpoint(
   const { fleet, cluster } = session;
   const vms = target.set?.vms ?? [];
   for (const { vm } of vms) await fleet.follow(vm, (await fleet.locate(vm, signal)).host);
+  const ops = new CheckpointOps({
+    ...{ fleet, target, vms, plan: new Map(), method: "background-snapshot", level: 1 },
+    pending: undefined,
+  });
+  const reached = reachedBy(phases);
+  // Before anything is asked of the guests: one that stands still does not answer.
+  if (reached === "cut") await ops.run("release", signal);
   const silent = await greetAgents(fleet, vms.map((v) => v.vm), signal);
   const living = new Set(fleet.roster.jobs().map((j) => j.job));
   // Without jobs that have ended meanwhile: their agents answer and know nothing of them.
@@ -73,14 +80,10 @@ async function ofCheckpoint(
   const store = new CheckpointStore(cluster);
   const id = target.set?.checkpoint ?? "";
   const isKept = store.list().some((entry) => entry.id === id && entry.state === "complete");
-  const ops = new CheckpointOps({
-    ...{ fleet, target, vms, plan: new Map(), method: "background-snapshot", level: store.level },
-    pending: undefined,
-  });
   return {
     ops,
     now: { ...target, jobs },
-    first: { type: "recover", reached: isKept ? "kept" : reachedBy(phases) },
+    first: { type: "recover", reached: isKept ? "kept" : reached },
   };
 }
 
