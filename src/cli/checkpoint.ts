@@ -28,7 +28,7 @@ export function checkpointCommand(): Command {
     .addOption(
       new Option(
         "--strategy <name>",
-        "live: the job runs on over tcp meanwhile; park: its ranks are held",
+        "park: the job's ranks are held meanwhile (default); live: they run on over tcp",
       ).choices(strategies),
     )
     .addHelpText(

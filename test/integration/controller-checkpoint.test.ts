@@ -23,7 +23,7 @@ const strategies: Strategy[] = ["park", "live"];
 describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
   it("captures all VMs between the cutting and the joining of all wires", async () => {
     const w = world({ strategy, deadlines: calm });
-    const report = await (await controllerOf(w, 30_000)).checkpoint({ name: "first" });
+    const report = await (await controllerOf(w, 30_000)).checkpoint({ name: "first", strategy });
     expect(report).toMatchObject({ outcome: "done", verb: "checkpoint", complete: true, strategy });
     expectAsBefore(w);
     const of = (text: string) => w.calls.flatMap((call, i) => (call.startsWith(text) ? [i] : []));
@@ -55,13 +55,13 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
       failed = true;
       throw new SymvirtError("internal", `no ${op} today`);
     };
-    const report = await (await controllerOf(w, 30_000)).checkpoint();
+    const report = await (await controllerOf(w, 30_000)).checkpoint({ strategy });
     expect(report).toMatchObject({ outcome: "rolled-back", complete: false });
     expect(report.message).toContain(`no ${op} today`);
     expectAsBefore(w);
     expect(storeOf(w).list()).toEqual([]);
     w.fault = () => undefined;
-    expect((await (await controllerOf(w, 30_000)).checkpoint()).outcome).toBe("done");
+    expect((await (await controllerOf(w, 30_000)).checkpoint({ strategy })).outcome).toBe("done");
   });
 
   it("is there although the cards came back at the second try only", async () => {
@@ -72,7 +72,7 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
       failed = true;
       throw new SymvirtError("refused", "the port is sticky");
     };
-    const report = await (await controllerOf(w, 30_000)).checkpoint();
+    const report = await (await controllerOf(w, 30_000)).checkpoint({ strategy });
     expect(report).toMatchObject({ outcome: "done", complete: true });
     expect(report.message).toContain("the port is sticky");
     expectAsBefore(w);
@@ -82,7 +82,7 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
     const w = world({ strategy, deadlines: { ...calm, linkUp: 300 } });
     w.deadPorts.add(w.cluster.hosts.h1?.cards.card0?.identity.mac ?? "");
     const controller = await controllerOf(w, 30_000);
-    const report = await controller.checkpoint();
+    const report = await controller.checkpoint({ strategy });
     expect(report).toMatchObject({ outcome: "needs-operator", complete: true });
     expect(storeOf(w).list().map((e) => e.state)).toEqual(["complete"]);
     w.deadPorts.clear();
@@ -99,7 +99,7 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
       abort.abort(new SymvirtError("interrupted", "asked to stop"));
       await hang(signal);
     };
-    const report = await (await controllerOf(w, 30_000)).checkpoint({ signal: abort.signal });
+    const report = await (await controllerOf(w, 30_000)).checkpoint({ signal: abort.signal, strategy });
     expect(report).toMatchObject({ outcome: "rolled-back" });
     expect(report.message).toContain("asked to stop");
     expectAsBefore(w);
@@ -111,10 +111,10 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
     async (phase) => {
       const w = world({ strategy, deadlines: calm });
       const controller = await controllerOf(w, 30_000);
-      const kept = phase === "attach" ? (await controller.checkpoint()).checkpoint : undefined;
+      const kept = phase === "attach" ? (await controller.checkpoint({ strategy })).checkpoint : undefined;
       killedIn(w, phase, strategy, kept ?? "20260101T000000Z");
       expect(new Journal(w.cluster.state).interrupted()?.phase).toBe(phase);
-      await expect(controller.checkpoint()).rejects.toMatchObject({
+      await expect(controller.checkpoint({ strategy })).rejects.toMatchObject({
         exit: "refused",
         message: expect.stringContaining("(checkpoint) was interrupted"),
       });
@@ -122,7 +122,7 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
       expect(outcome).toMatchObject({ outcome: kept === undefined ? "rolled-back" : "done" });
       expectAsBefore(w);
       expect(storeOf(w).list().map((e) => e.id)).toEqual(kept === undefined ? [] : [kept]);
-      expect((await controller.checkpoint()).outcome).toBe("done");
+      expect((await controller.checkpoint({ strategy })).outcome).toBe("done");
     },
   );
 });

@@ -14,7 +14,7 @@ import type { FakeCluster, FakeOp } from "../support/fake-cluster.js";
 async function afterDeath(options: Parameters<typeof world>[0] = {}) {
   const w = world({ deadlines: calm, ...options });
   const controller = await controllerOf(w, 30_000);
-  const { checkpoint: id } = await controller.checkpoint();
+  const { checkpoint: id } = await controller.checkpoint({ strategy: options.strategy ?? "park" });
   for (const vm of w.guests.keys()) writeFileSync(w.diskOf(vm), `later disk of ${vm}`);
   for (const guest of w.guests.values())
     for (const rank of guest.ranks) rank.report = { ...rank.report, epoch: 40, pid: 9999 };

@@ -14,7 +14,7 @@ import { runSet, type SetOperation, setReport } from "./run-set.js";
 export interface CheckpointRequest extends Omit<SetOperation, "session"> {
   /** The operator's name for it, part of its id. */
   name?: string;
-  /** Absent: the cluster file's, else the default. */
+  /** Absent: park. */
   strategy?: Strategy;
   onPlan?: (plan: CheckpointPlan) => void;
 }
