@@ -3,7 +3,16 @@
 export { type Cluster, loadCluster } from "./controller/cluster-file.js";
 export type { Finding } from "./controller/findings.js";
 export type { MigrationPlan } from "./controller/plan.js";
-export type { CycleOutcome, CyclePhase, CycleReport, PhaseSpan, RankSpan } from "./controller/report.js";
+export type { CheckpointPlan } from "./controller/checkpoint/plan-checkpoint.js";
+export type { RestartPlan } from "./controller/checkpoint/plan-restart.js";
+export type {
+  CycleOutcome,
+  CyclePhase,
+  CycleReport,
+  PhaseSpan,
+  RankSpan,
+  SetReport,
+} from "./controller/report.js";
 export { type AbortOutcome, Controller, type ControllerOptions } from "./controller/script.js";
 export type { Sampling, TrafficSample } from "./controller/traffic-sampler.js";
 export type { JobStatus, RankStatus, StatusReport, VmStatus } from "./controller/snapshot.js";

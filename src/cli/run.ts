@@ -1,7 +1,7 @@
 /** The `symvirt` command: joins the verbs and maps errors to exit codes. */
-import { readFileSync } from "node:fs";
 import { Command } from "commander";
 import { ExitCode } from "../errors.js";
+import { symvirtVersion } from "../version.js";
 import { report } from "./shared/errors.js";
 
 /** Each verb is loaded when it is asked for, so that `symvirt mpirun` starts fast. */
@@ -12,17 +12,15 @@ const verbs: Readonly<Record<string, () => Promise<Command>>> = {
   status: async () => (await import("./status.js")).statusCommand(),
   abort: async () => (await import("./abort.js")).abortCommand(),
   doctor: async () => (await import("./doctor.js")).doctorCommand(),
+  checkpoint: async () => (await import("./checkpoint.js")).checkpointCommand(),
+  restart: async () => (await import("./restart.js")).restartCommand(),
+  checkpoints: async () => (await import("./checkpoints.js")).checkpointsCommand(),
   events: async () => (await import("./events.js")).eventsCommand(),
   mpirun: async () => (await import("./mpirun.js")).mpirunCommand(),
   agent: async () => (await import("./agent.js")).agentCommand(),
   lab: async () => (await import("./lab.js")).labCommand(),
   demo: async () => (await import("./demo.js")).demoCommand(),
 };
-
-function version(): string {
-  const manifest: unknown = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
-  return String((manifest as { version?: unknown }).version);
-}
 
 /** Errors come back to us instead of ending the process, in every verb and its sub-verbs. */
 function throwErrors(command: Command): void {
@@ -42,7 +40,7 @@ export async function run(argv: readonly string[]): Promise<void> {
 async function parse(argv: readonly string[]): Promise<void> {
   const program = new Command("symvirt")
     .description("Migrate VMs with passthrough network cards under running MPI jobs")
-    .version(version())
+    .version(symvirtVersion())
     .enablePositionalOptions()
     .showHelpAfterError("(--help says more)")
     .addHelpText("after", "\nExample:\n  symvirt lab up\n  symvirt migrate vm1 --to h3");

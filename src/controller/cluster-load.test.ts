@@ -39,6 +39,12 @@ describe("cluster file", () => {
     expect(cluster.limits).toEqual({ maxDowntime: 500, bandwidth: 64 * 2 ** 20 });
     expect(cluster.deadlines).toMatchObject({ park: 120_000, hello: 15_000 });
     expect(cluster.vms.vm1?.qmp).toBe("{runtime}/{vm}.qmp");
+    expect(cluster.checkpoints).toBeUndefined();
+    expect(parseCluster(`${good}checkpoints: { path: /mnt/c, keep: 3 }\n`, "c.yaml").checkpoints).toEqual({
+      path: "/mnt/c",
+      level: 1,
+      keep: 3,
+    });
   });
 
   it.each([
@@ -52,6 +58,17 @@ describe("cluster file", () => {
       `${good}hots: {}\n`,
       'c.yaml:19:1: hots: unknown key, did you mean "hosts"?',
     ],
+    [
+      "an unknown key of the checkpoint store",
+      `${good}checkpoints: { path: /c, kep: 3 }\n`,
+      'checkpoints.kep: unknown key, did you mean "keep"?',
+    ],
+    [
+      "a relative checkpoint store",
+      `${good}checkpoints: { path: c }\n`,
+      "checkpoints.path: an absolute path",
+    ],
+    ["a level that zstd has not", `${good}checkpoints: { path: /c, level: 20 }\n`, "checkpoints.level: "],
     [
       "an unknown deadline",
       good.replace("park: 2m", "parking: 2m"),

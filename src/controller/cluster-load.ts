@@ -100,6 +100,7 @@ function keysAt(path: Path): string[] {
     return sub === "ports" ? ["from", "to"] : Object.keys(host.shape);
   }
   if (section === "vms") return sub === "cards" ? ["bus", "card"] : Object.keys(vm.shape);
+  if (section === "checkpoints") return ["path", "level", "keep"];
   if (section === "limits") return ["bandwidth", "maxDowntime", "strategy", "parkAfter"];
   if (section === "deadlines")
     return ["hello", "prepare", "park", "detach", "migrate", "hold", "attach", "linkUp", "resume"];

@@ -105,6 +105,17 @@ export const clusterFile = z.strictObject({
       resume: durationMs.default(60_000),
     })
     .prefault({}),
+  /** Where `symvirt checkpoint` writes; without it there are no checkpoints. */
+  checkpoints: z
+    .strictObject({
+      /** Folder that this machine and every host reach at this path, as they do the disks. */
+      path: z.string().startsWith("/", "an absolute path"),
+      /** Of zstd. */
+      level: z.number().int().min(1).max(19).default(1),
+      /** How many complete checkpoints to keep when a new one is there; without it all. */
+      keep: z.number().int().min(1).optional(),
+    })
+    .optional(),
   /** Whatever `symvirt lab` needs to know about a lab of its own making; ignored by all other verbs. */
   lab: z.record(z.string(), z.unknown()).optional(),
 });

@@ -2,7 +2,8 @@
 
 import { anySignal } from "../signals.js";
 import { askPeers } from "./ask-peers.js";
-import type { CycleEvent } from "./cycle.js";
+import type { SetPhase } from "./checkpoint/set-cycle.js";
+import type { CycleEvent, Phase } from "./cycle.js";
 import { greetAgents } from "./plan.js";
 import { pictureRanks, type RankPictures, rankSpans } from "./rank-spans.js";
 import type { CycleReport } from "./report.js";
@@ -25,12 +26,17 @@ export interface Operation {
   sampling?: Sampling;
 }
 
+/** What tells where a cycle is now. */
+interface Running {
+  progress(): CycleProgress<Phase | SetPhase>;
+}
+
 /** A controller's answers to other processes while it plans and runs. */
 export class ControlDesk {
   readonly abort = new AbortController();
   readonly #session: Session;
   readonly #verb: string;
-  #runner: { runner: CycleRunner; target: CycleTarget; verb: string } | undefined;
+  #runner: { runner: Running; target: CycleTarget; verb: string } | undefined;
   #socket: ControlSocket | undefined;
   #ended: (outcome: object) => void = () => undefined;
   readonly #end = new Promise<object>((resolve) => {
@@ -50,7 +56,7 @@ export class ControlDesk {
     });
   }
 
-  running(runner: CycleRunner, target: CycleTarget, verb: string): void {
+  running(runner: Running, target: CycleTarget, verb: string): void {
     this.#runner = { runner, target, verb };
   }
 

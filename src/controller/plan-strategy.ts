@@ -46,7 +46,8 @@ function refuseBesideAway(vm: string, { job, ranks }: RosterJob, findings: Findi
   );
 }
 
-function whyPark({ job, ranks }: RosterJob): string | undefined {
+/** Why the ranks of a job have to be parked; undefined when it can run on over tcp. */
+export function whyPark({ job, ranks }: RosterJob): string | undefined {
   const reports = [...ranks.values()].map((r) => r.report);
   const alone = reports.find((r) => r.tcpOnly);
   if (alone !== undefined && reports.some((r) => !r.tcpOnly))

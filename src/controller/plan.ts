@@ -6,6 +6,7 @@ import { SymvirtError } from "../errors.js";
 import { anySignal } from "../signals.js";
 import type { VmFacts } from "../vmm/driver.js";
 import type { Cluster } from "./cluster-file.js";
+import { interruptedWords } from "./interrupted.js";
 import { type Finding, Findings } from "./findings.js";
 import type { Fleet } from "./fleet.js";
 import { changesRoutes } from "./movers.js";
@@ -94,8 +95,7 @@ export async function planMigration({
   const limits = limitsInForce(cluster, askedLimits);
   const interrupted = journal.interrupted();
   if (interrupted !== undefined) {
-    const { cycle, vm: other, to: there } = interrupted.target;
-    findings.refuse(`cycle ${cycle} (migrate ${other} to ${there}) was interrupted`, "run `symvirt abort`");
+    findings.refuse(interruptedWords(interrupted), "run `symvirt abort`");
     return {
       vm,
       from: fleet.placement.of(vm).host,

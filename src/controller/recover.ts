@@ -4,13 +4,16 @@
  */
 import { SymvirtError } from "../errors.js";
 import type { VmFacts } from "../vmm/driver.js";
-import type { CycleEvent } from "./cycle.js";
+import type { CycleEvent, Phase } from "./cycle.js";
 import type { Fleet } from "./fleet.js";
 import { limitsInForce } from "./limits.js";
-import { ControlDesk, type Operation, runOperation } from "./operation.js";
+import { recoverSet } from "./checkpoint/recover-set.js";
+import type { SetPhase } from "./checkpoint/set-cycle.js";
+import { ControlDesk, runOperation } from "./operation.js";
 import { greetAgents } from "./plan.js";
 import { pictureRanks } from "./rank-spans.js";
-import type { CycleReport } from "./report.js";
+import type { CycleReport, SetReport } from "./report.js";
+import type { CycleProgress } from "./runner.js";
 import type { Session } from "./session.js";
 import type { CycleTarget, InterruptedCycle } from "./state/journal.js";
 
@@ -18,7 +21,7 @@ type Recovery = Extract<CycleEvent, { type: "recover" }>;
 
 export interface RecoverRequest {
   signal: AbortSignal;
-  onProgress?: Operation["onProgress"];
+  onProgress?: (target: CycleTarget, progress: CycleProgress<Phase | SetPhase>) => void;
   settleMs?: number;
 }
 
@@ -26,10 +29,11 @@ export interface RecoverRequest {
 export async function recoverCycle(
   session: Session,
   request: RecoverRequest,
-): Promise<CycleReport | undefined> {
+): Promise<CycleReport | SetReport | undefined> {
   const { journal, fleet, cluster } = session;
   const interrupted = journal.interrupted();
   if (interrupted === undefined) return undefined;
+  if (interrupted.target.set !== undefined) return await recoverSet(session, interrupted, request);
   const desk = new ControlDesk(session, `abort cycle ${interrupted.target.cycle}`);
   await desk.open();
   let outcome: object = { error: "the recovery ended early" };

@@ -53,6 +53,32 @@ export interface HoldReport {
   late: string[];
 }
 
+/** What a checkpoint or restart of all VMs leaves behind; `--json` of these verbs. */
+export interface SetReport {
+  schemaVersion: 1;
+  cycle: number;
+  verb: "checkpoint" | "restart" | "abort";
+  strategy: Strategy;
+  outcome: CycleOutcome;
+  /** One sentence; for needs-operator it says exactly what a person must do. */
+  message: string;
+  /** Id of the checkpoint. */
+  checkpoint: string;
+  /** It is there and can be restarted from. */
+  complete: boolean;
+  /** Milliseconds each VM did not run for the capture; null where it was not captured now. */
+  vms: { vm: string; host: string; pauseMs: number | null }[];
+  /** Milliseconds in which no VM reached another; null when the wires were not cut. */
+  withoutNetworkMs: number | null;
+  /** Of a checkpoint that is complete: what was captured, and what it takes. */
+  bytes: { raw: number; stored: number } | null;
+  /** ISO 8601. */
+  startedAt: string;
+  totalMs: number;
+  /** Milliseconds since the cycle began. */
+  phases: { phase: string; startMs: number; ms: number }[];
+}
+
 export interface CycleReport {
   schemaVersion: 1;
   cycle: number;

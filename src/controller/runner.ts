@@ -19,6 +19,7 @@ import {
   type Phase,
   reduce,
 } from "./cycle.js";
+import { sentence } from "./errors-in-words.js";
 import type { Fleet } from "./fleet.js";
 import { HeldRanks } from "./held-ranks.js";
 import type { MigrationLimits } from "./limits.js";
@@ -29,8 +30,8 @@ import type { CycleOutcome, HoldReport } from "./report.js";
 import { Spans } from "./spans.js";
 import type { CycleTarget, Journal } from "./state/journal.js";
 
-export interface CycleProgress {
-  phase: Phase;
+export interface CycleProgress<P = Phase> {
+  phase: P;
   /** Who is waited for, when the phase waits for guests. */
   late: string[];
   /** Roll-back's root cause. */
@@ -428,11 +429,4 @@ function effectName(effect: Effect): string {
     case "cancel":
       return "cancel";
   }
-}
-
-/** An error as one sentence with its hint. */
-function sentence(error: unknown): string {
-  if (error instanceof SymvirtError)
-    return error.hint === undefined ? error.message : `${error.message} (${error.hint})`;
-  return error instanceof Error ? error.message : String(error);
 }

@@ -12,6 +12,10 @@
  */
 import { SymvirtError } from "../errors.js";
 import type { RankReport } from "../protocol/messages.js";
+import { type CheckpointRequest, takeCheckpoint } from "./checkpoint/checkpoint.js";
+import { type CheckpointPlan, planCheckpoint } from "./checkpoint/plan-checkpoint.js";
+import type { RestartPlan } from "./checkpoint/plan-restart.js";
+import { planFromCheckpoint, type RestartRequest, restartSet } from "./checkpoint/restart.js";
 import { type Cluster, loadCluster } from "./cluster-file.js";
 import { Hold } from "./hold.js";
 import type { MigrationLimits } from "./limits.js";
@@ -19,7 +23,7 @@ import { type MigrateRequest, migrateVm } from "./migrate.js";
 import { bringOpenibBack, type OpenibBackRequest } from "./openib-back.js";
 import { knownHost, knownVm, type MigrationPlan, planMigration } from "./plan.js";
 import { type RecoverRequest, recoverCycle } from "./recover.js";
-import type { CycleReport } from "./report.js";
+import type { CycleReport, SetReport } from "./report.js";
 import { openSession, openStateFolder, type Session, type SessionOptions } from "./session.js";
 import type { StatusReport } from "./snapshot.js";
 import { askControl } from "./state/control-socket.js";
@@ -33,7 +37,7 @@ export interface AbortOutcome {
   /** "nothing": no cycle was running or interrupted. */
   outcome: CycleReport["outcome"] | "nothing";
   message: string;
-  report: CycleReport | null;
+  report: CycleReport | SetReport | null;
 }
 
 const never = new AbortController().signal;
@@ -92,6 +96,48 @@ export class Controller {
     const settle = this.#options.settleMs === undefined ? {} : { settleMs: this.#options.settleMs };
     return await this.#within(`recover ${vm}`, true, (session) =>
       bringOpenibBack(session, { ...settle, ...request, signal }),
+    );
+  }
+
+  /** What a checkpoint would do and what stands against it; nothing is touched. */
+  async planCheckpoint(
+    request: Pick<CheckpointRequest, "strategy"> & { signal?: AbortSignal } = {},
+  ): Promise<CheckpointPlan> {
+    const { signal = never } = request;
+    return await this.#within("plan of a checkpoint", false, (session) =>
+      planCheckpoint(session, { ...request, signal }),
+    );
+  }
+
+  /**
+   * Takes a checkpoint of all VMs as one consistent cut. Throws SymvirtError if nothing was touched; after that the
+   * report's outcome tells. Aborting the signal brings everything back before this resolves.
+   */
+  async checkpoint(
+    request: Omit<CheckpointRequest, "signal"> & { signal?: AbortSignal } = {},
+  ): Promise<SetReport> {
+    const { signal = never } = request;
+    return await this.#within("checkpoint", true, (session) =>
+      takeCheckpoint(session, { settleMs: this.#options.settleMs, ...request, signal }),
+    );
+  }
+
+  /** What a restart would do and what stands against it; the checkpoint is read and verified, nothing is touched. */
+  async planRestart(request: Omit<RestartRequest, "signal"> & { signal?: AbortSignal }): Promise<RestartPlan> {
+    const { signal = never } = request;
+    return await this.#within(`plan of a restart of ${request.id}`, false, (session) =>
+      planFromCheckpoint(session, { ...request, signal }),
+    );
+  }
+
+  /**
+   * Starts all VMs of a checkpoint again, none of which may still run. Throws SymvirtError if nothing was started;
+   * after that the report's outcome tells. If it fails, what was started is ended.
+   */
+  async restart(request: Omit<RestartRequest, "signal"> & { signal?: AbortSignal }): Promise<SetReport> {
+    const { signal = never } = request;
+    return await this.#within(`restart ${request.id}`, true, (session) =>
+      restartSet(session, { settleMs: this.#options.settleMs, ...request, signal }),
     );
   }
 
@@ -191,7 +237,7 @@ export class Controller {
 
 /** The running controller's answer to `abort`: ours, over a 0600 socket. */
 function outcomeOf(answer: unknown): AbortOutcome {
-  const { report, error } = answer as { report?: CycleReport; error?: string };
+  const { report, error } = answer as { report?: CycleReport | SetReport; error?: string };
   if (report === undefined)
     return {
       outcome: "rolled-back",

@@ -1,5 +1,7 @@
 /** `symvirt status` as data: every VM, its agent, its jobs, and the cycle that runs or was interrupted. */
 import type { DeviceReport, HolderReport, PeerReport, RankReport } from "../protocol/messages.js";
+import type { SetPhase } from "./checkpoint/set-cycle.js";
+import type { Phase } from "./cycle.js";
 import type { Fleet } from "./fleet.js";
 import { isAway } from "./movers.js";
 import type { PeerPictures } from "./peer-pictures.js";
@@ -37,7 +39,7 @@ export interface RankStatus {
   peers?: PeerReport[] | null;
 }
 
-export interface RunningCycle extends CycleProgress {
+export interface RunningCycle extends CycleProgress<Phase | SetPhase> {
   cycle: number;
   verb: string;
   vm: string;
@@ -115,7 +117,7 @@ function awayByVm(job: RosterJob): JobStatus["away"] {
   return [...away].map(([vm, ranks]) => ({ vm, ranks })).sort((a, b) => a.vm.localeCompare(b.vm));
 }
 
-export function runningCycle(target: CycleTarget, verb: string, progress: CycleProgress): RunningCycle {
+export function runningCycle(target: CycleTarget, verb: string, progress: CycleProgress<Phase | SetPhase>): RunningCycle {
   const { cycle, vm, from, to } = target;
   return { cycle, verb, vm, from, to, pid: process.pid, ...progress };
 }

@@ -2,8 +2,8 @@
 import { SymvirtError } from "../errors.js";
 import type { VmDriver } from "../vmm/driver.js";
 import { openQemuDriver } from "../vmm/qemu/driver.js";
-import { endQemu, launchQemu, vmPaths } from "../vmm/qemu/launch.js";
-import { quote, runOnHost } from "../vmm/qemu/run-on-host.js";
+import { endQemu, launchArguments, launchQemu, vmPaths } from "../vmm/qemu/launch.js";
+import { type HostResult, quote, runOnHost } from "../vmm/qemu/run-on-host.js";
 import type { Cluster } from "./cluster-file.js";
 
 export interface Vmm {
@@ -15,6 +15,12 @@ export interface Vmm {
   end(vm: string, host: string, signal: AbortSignal): Promise<void>;
   /** Whether the host can take the VM; rejects with what is missing. Changes nothing but an empty runtime folder. */
   checkHost(vm: string, host: string, machine: string, signal: AbortSignal): Promise<void>;
+  /** The VM's command on a host, placeholders replaced, without cards. */
+  command(vm: string, host: string): string[];
+  /** Pids of processes on the host that are a VMM of this VM, by the host's process table. */
+  findProcesses(vm: string, host: string, signal: AbortSignal): Promise<number[]>;
+  /** Runs a script by a POSIX shell of the host. */
+  run(host: string, script: string, signal: AbortSignal): Promise<HostResult>;
 }
 
 /** The QEMU hosts of a cluster file. */
@@ -24,7 +30,35 @@ export function qemuVmm(cluster: Cluster): Vmm {
     launchIncoming: (vm, host, signal) => launchQemu({ cluster, vm, host, incoming: true, signal }),
     end: (vm, host, signal) => endQemu(cluster, vm, host, { signal }),
     checkHost: (vm, host, machine, signal) => checkQemuHost({ cluster, vm, host, machine, signal }),
+    command: (vm, host) => launchArguments({ cluster, vm, host, incoming: false }),
+    findProcesses: (vm, host, signal) => qemuProcesses(cluster, vm, host, signal),
+    run: (host, script, signal) => runOnHost(cluster.hosts[host]?.run ?? [], script, signal),
   };
+}
+
+/** By the pid file's path among a process' arguments: the file itself may be gone while the process is not. */
+async function qemuProcesses(
+  cluster: Cluster,
+  vm: string,
+  host: string,
+  signal: AbortSignal,
+): Promise<number[]> {
+  const { pidfile } = vmPaths(cluster, vm, host);
+  const script = `
+for p in /proc/[0-9]*; do
+  tr '\\0' '\\n' 2>/dev/null <"$p/cmdline" | grep -qxF -- ${quote(pidfile)} && echo "\${p#/proc/}"
+done
+echo ok
+`;
+  const { stdout, stderr, code } = await runOnHost(cluster.hosts[host]?.run ?? [], script, signal);
+  const lines = stdout.trim().split("\n");
+  if (lines.pop() !== "ok") {
+    const words = stderr.trim().split("\n").pop() ?? "";
+    throw new SymvirtError("unreachable", `host ${host} does not run a command (status ${code}): ${words}`, {
+      hint: `check hosts.${host}.run in the cluster file`,
+    });
+  }
+  return lines.filter((line) => line !== "").map(Number);
 }
 
 interface HostCheck {

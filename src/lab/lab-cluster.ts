@@ -124,6 +124,8 @@ export function labCluster(shape: LabShape): Cluster {
     hosts,
     vms,
     deadlines,
+    // In the disks' folder, which goes with the lab.
+    checkpoints: { path: join(shape.paths.disks, "checkpoints") },
     lab,
   });
 }

@@ -5,6 +5,7 @@ import { jobCommand } from "../demo/job-command.js";
 import { type JobResult, parseProgress, parseResult } from "../demo/job-log.js";
 import type { JobStatus } from "../index.js";
 import { labExec, MANAGEMENT_SUBNET } from "../lab/index.js";
+import { quote } from "../vmm/qemu/run-on-host.js";
 import { Fault } from "./fault.js";
 import { until } from "./progress.js";
 import type { Testbed } from "./testbed.js";
@@ -24,6 +25,11 @@ export interface JobOptions {
   env?: readonly string[];
   /** Further MCA parameters, [name, value]. */
   mca?: readonly (readonly [string, string])[];
+  /**
+   * mpirun runs in a session of its own and writes to a file in its guest, so that the job needs nobody outside and
+   * can be set back with its VMs; what it says is then read now and again.
+   */
+  detached?: boolean;
   /** What its ranks must run over before `start` resolves; "any": do not wait for that. Default openib. */
   route?: Route | "any";
 }
@@ -42,27 +48,31 @@ export class Job {
   readonly #bed: Testbed;
   readonly #stopFile: string;
   readonly #lines: string[] = [];
+  /** Of a detached job: where its output is in vm1, and beside it as FILE.code its exit code. */
+  readonly #log: string | undefined;
   #iteration = -1;
   #result: JobResult | undefined;
   #code: number | undefined;
   #ended: Promise<number | null> = Promise.resolve(null);
 
-  private constructor(bed: Testbed, program: string) {
+  private constructor(bed: Testbed, program: string, detached: boolean) {
     this.#bed = bed;
     this.program = program;
-    this.#stopFile = `/tmp/testbed-stop-${process.pid}-${++count}`;
+    const mark = `${process.pid}-${++count}`;
+    this.#stopFile = `/tmp/testbed-stop-${mark}`;
+    this.#log = detached ? `/tmp/testbed-log-${mark}` : undefined;
   }
 
   /** Starts a workload over all VMs; resolves when every rank runs over the route and it iterates. */
   static async start(bed: Testbed, program: string, options: JobOptions = {}): Promise<Job> {
-    const job = new Job(bed, program);
-    job.#launch(options);
+    const job = new Job(bed, program, options.detached === true);
+    await job.#launch(options);
     const { route = "openib" } = options;
     if (route !== "any") await job.#isUp(route);
     return job;
   }
 
-  #launch({ args = [], env = [], mca = [] }: JobOptions): void {
+  async #launch({ args = [], env = [], mca = [] }: JobOptions): Promise<void> {
     const bed = this.#bed;
     const command = jobCommand(
       { vms: bed.vms, ranksPerVm: bed.shape.ranksPerVm, network: MANAGEMENT_SUBNET },
@@ -74,6 +84,11 @@ export class Job {
       ...mca.flatMap(([name, value]) => ["--mca", name, value]),
     ];
     command.splice(2, 0, ...more);
+    if (this.#log !== undefined) {
+      const line = `${command.map(quote).join(" ")} </dev/null >${this.#log} 2>&1; echo $? >${this.#log}.code`;
+      await bed.guest("vm1", `setsid -f sh -c ${quote(line)} </dev/null >/dev/null 2>&1`);
+      return;
+    }
     this.#ended = labExec(bed.lab, "vm1", command, { onLine: (line) => this.#line(line) }).then(
       ({ code }) => {
         this.#code = code ?? -1;
@@ -81,6 +96,18 @@ export class Job {
       },
     );
     this.#ended.catch(() => undefined);
+  }
+
+  /** Of a detached job: reads what it has said so far, which may be less than before. */
+  async #read(): Promise<void> {
+    if (this.#log === undefined) return;
+    const text = await this.#bed.guest("vm1", `cat ${this.#log}.code 2>/dev/null || echo; tail -n 400 ${this.#log}`);
+    const [code = "", ...lines] = text.split("\n");
+    this.#lines.length = 0;
+    this.#iteration = -1;
+    this.#result = undefined;
+    this.#code = code === "" ? undefined : Number(code);
+    for (const line of lines) this.#line(line);
   }
 
   #line(line: string): void {
@@ -117,6 +144,7 @@ export class Job {
       `${this.program} over ${route}`,
       START_MS,
       async () => {
+        await this.#read();
         if (this.hasEnded) throw new Error(`the job ended at its start. ${this.output()}`);
         const ranks = await this.ranks();
         seen = ranks.map((r) => `${r.rank}@${r.vm} ${r.report.state} ${r.report.route}`).join(", ");
@@ -176,9 +204,11 @@ export class Job {
 
   /** The job iterates, and every rank moves bytes over the route, from now on. */
   async expectGoesOn(since: readonly RankSample[], route: Route = "openib"): Promise<void> {
+    await this.#read();
     const iteration = this.#iteration;
     const end = performance.now() + GOES_ON_MS;
     for (;;) {
+      await this.#read();
       if (this.hasEnded)
         throw new Fault(this.saysWrong ? "wrong" : "failed", `the job has ended. ${this.output()}`);
       const now = await this.ranks();
@@ -220,6 +250,14 @@ export class Job {
 
   /** The exit code of a job that is expected to end by itself. */
   async exitCode(deadlineMs = END_MS): Promise<number> {
+    if (this.#log !== undefined) {
+      return await until(`the end of ${this.program}`, deadlineMs, async () => {
+        await this.#read();
+        return this.#code;
+      }).catch(() => {
+        throw new Fault("lost", `${this.program} does not end within ${deadlineMs / 1000} s. ${this.output()}`);
+      });
+    }
     const ended = await Promise.race([
       this.#ended.then(() => true),
       delay(deadlineMs, false, { ref: false }),

@@ -52,6 +52,43 @@ export interface MigrateOptions {
   signal: AbortSignal;
 }
 
+/** background-snapshot: the VM runs on while its memory is written. stop-and-save: it stands still till the end. */
+export type CaptureMethod = "background-snapshot" | "stop-and-save";
+
+/** A disk of the VM that the guest can write to. */
+export interface WritableDisk {
+  /** The VMM's name of it. */
+  drive: string;
+  /** Absolute path of the image on the host. */
+  image: string;
+  /** "qcow2" or "raw". */
+  format: string;
+  /** Image under a qcow2 one, which nobody writes to. */
+  backing?: string;
+  /** What the image takes now. */
+  usedBytes: number;
+}
+
+export interface CaptureFacts {
+  method: CaptureMethod;
+  disks: WritableDisk[];
+}
+
+export interface CaptureOptions {
+  method: CaptureMethod;
+  /**
+   * A shell command of the host that takes the stream of memory and device state on its standard input. Whether it has
+   * kept it, and when it has ended, is its own word.
+   */
+  sink: string;
+  /** By drive: the image to be made for what the disk held at the instant of capture. */
+  disks: readonly (WritableDisk & { copy: string })[];
+  /** The instant has passed and the VM runs again; it did not run for so many milliseconds. Called once. */
+  onTaken: (pauseMs: number) => void;
+  onProgress?: (progress: MigrationProgress) => void;
+  signal: AbortSignal;
+}
+
 export interface VmDriver {
   readonly vm: string;
   readonly host: string;
@@ -83,6 +120,27 @@ export interface VmDriver {
    * `evenIfMoved` says that the caller has proven the destination dead or never resumed.
    */
   resume(signal: AbortSignal, options?: { evenIfMoved?: boolean }): Promise<void>;
+  /** Resolves when the VM stands still. */
+  pause(signal: AbortSignal): Promise<void>;
+  /**
+   * Cuts or joins the wires of all its NICs but the cards. Joined, the VM makes itself known to the network, so that
+   * frames for it come to the host where it is now.
+   */
+  setLinks(up: boolean, signal: AbortSignal): Promise<void>;
+  /** How the VM would be captured, and its disks. Rejects with "refused" if one of them cannot be. Changes nothing. */
+  captureFacts(signal: AbortSignal): Promise<CaptureFacts>;
+  /**
+   * Memory, devices and disks of one instant. Resolves when all has been given to the sink; on abort or failure the VM runs again and
+   * nothing of the capture goes on in the VMM before it rejects. The files are the caller's.
+   */
+  capture(options: CaptureOptions): Promise<void>;
+  /** For a controller that takes over: ends a capture that is on and makes the VM run. Idempotent. */
+  abandonCapture(signal: AbortSignal): Promise<void>;
+  /**
+   * Loads a capture into a VMM started by `launch({incoming: true})`; `source` is a shell command of the host that
+   * gives the stream. Resolves when all is loaded; the VM stands still, with its links down if they were.
+   */
+  restore(source: string, signal: AbortSignal): Promise<void>;
   /** Ends this VMM process (QMP quit, then kill by pid); idempotent. */
   quit(signal: AbortSignal): Promise<void>;
   close(): Promise<void>;

@@ -2,6 +2,7 @@
 import { describe, it } from "vitest";
 import { badInput } from "./cases/bad-input.js";
 import { cardlessCases, otherCard } from "./cases/cardless.js";
+import { checkpointCases } from "./cases/checkpoint.js";
 import { convergenceCases } from "./cases/convergence.js";
 import { failureCases } from "./cases/failures.js";
 import { guestVerbs } from "./cases/guest-verbs.js";
@@ -20,6 +21,7 @@ describe.skipIf(why !== "")("two VMs, two ranks each", () => {
   const { get, down } = useLab(shape);
   workloadCases(get);
   cardlessCases(get);
+  checkpointCases(get);
   failureCases(get, "park");
   parkCycles(get);
   badInput(get);

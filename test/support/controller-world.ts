@@ -15,10 +15,17 @@ afterEach(() => {
   for (const w of worlds.splice(0)) w.dispose();
 });
 
+/** Deadlines for work that starts real processes, on a machine that may be busy. */
+export const calm = {
+  ...{ hello: 30_000, prepare: 30_000, park: 30_000, detach: 30_000, migrate: 60_000 },
+  ...{ attach: 30_000, linkUp: 30_000, resume: 30_000 },
+};
+
 export const timing = { helloEveryMs: 40, silenceMs: 400, redialMs: 10 };
 
-export function controllerOf(w: FakeCluster): Promise<Controller> {
-  return Controller.open(w.cluster, { vmm: w, timing, settleMs: 500 });
+/** @param settleMs how long work may take to stop after it was told to; real processes need more */
+export function controllerOf(w: FakeCluster, settleMs = 500): Promise<Controller> {
+  return Controller.open(w.cluster, { vmm: w, timing, settleMs });
 }
 
 /** Every VM has its card, every rank that lives runs over openib, and the VM is where it should be. */

@@ -1,5 +1,6 @@
 /** Hosts and VMs without a VMM: processes are table entries, guests are FakeGuests, every op can be made to fail. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Duplex, duplexPair } from "node:stream";
@@ -8,7 +9,15 @@ import { type Card, type Cluster, clusterFile } from "../../src/controller/clust
 import type { Strategy } from "../../src/controller/strategy.js";
 import type { Vmm } from "../../src/controller/vmm.js";
 import { SymvirtError } from "../../src/errors.js";
-import type { MigrateOptions, MigrationProgress, VmDriver, VmFacts } from "../../src/vmm/driver.js";
+import type {
+  CaptureFacts,
+  CaptureOptions,
+  MigrateOptions,
+  MigrationProgress,
+  VmDriver,
+  VmFacts,
+} from "../../src/vmm/driver.js";
+import { type HostResult, runOnHost } from "../../src/vmm/qemu/run-on-host.js";
 import { FakeGuest } from "./fake-guest.js";
 
 export type FakeOp =
@@ -20,6 +29,11 @@ export type FakeOp =
   | "listen"
   | "resume"
   | "quit"
+  | "setLinks"
+  | "capture"
+  | "abandonCapture"
+  | "restore"
+  | "findProcesses"
   | "launch"
   | "end"
   | "checkHost";
@@ -32,6 +46,8 @@ interface Process {
   cards: Map<string, Card>;
   moved: boolean;
   channel: Duplex | undefined;
+  /** The wires of its NICs; absent: joined. */
+  linksUp?: boolean;
 }
 
 /** Waits until the signal aborts, then throws its reason. */
@@ -52,6 +68,8 @@ export class FakeCluster implements Vmm {
   /** Cards whose port never comes up. */
   deadPorts = new Set<string>();
   blockers: string[] = [];
+  /** What the VMs' disks hold; they are real files in `folder`. */
+  readonly diskOf = (vm: string): string => join(this.folder, `${vm}.raw`);
   /** Pre-copy of this VM does not end before this is true; looked at every few milliseconds. */
   converges: () => boolean = () => true;
   /** What is seen of a pre-copy that goes on, in bytes a second. */
@@ -79,7 +97,7 @@ export class FakeCluster implements Vmm {
     for (let i = 1; i <= vms; i++)
       entries[`vm${i}`] = {
         host: `h${i}`,
-        command: ["qemu"],
+        command: ["qemu", "-name", "{vm}", "-pidfile", "{runtime}/{vm}.pid"],
         cards: { hca0: { bus: "rp0", card: "card0" } },
       };
     const short = {
@@ -98,11 +116,13 @@ export class FakeCluster implements Vmm {
       state: join(this.folder, "state"),
       hosts,
       vms: entries,
+      checkpoints: { path: join(this.folder, "store") },
       limits: { strategy, ...options.limits },
       deadlines: { ...short, resume: 1500, ...options.deadlines },
     });
     for (let i = 1; i <= vms; i++) {
       const guest = new FakeGuest(`vm${i}`);
+      writeFileSync(this.diskOf(`vm${i}`), `first disk of vm${i}`);
       this.guests.set(`vm${i}`, guest);
       const card = this.cluster.hosts[`h${i}`]?.cards.card0 as Card;
       this.processes.set(`vm${i}@h${i}`, {
@@ -162,13 +182,48 @@ export class FakeCluster implements Vmm {
       throw new SymvirtError("refused", `host ${host} already runs ${vm}`);
   }
 
+  command(vm: string, host: string): string[] {
+    return ["qemu", "-name", vm, "-pidfile", `/run/fake/${host}/${vm}.pid`];
+  }
+
+  async findProcesses(vm: string, host: string, signal: AbortSignal): Promise<number[]> {
+    await this.call("findProcesses", vm, host, signal);
+    return this.processes.has(`${vm}@${host}`) ? [4711] : [];
+  }
+
+  /** Scripts really run, on this machine: they touch files in `folder` only. */
+  async run(_host: string, script: string, signal: AbortSignal): Promise<HostResult> {
+    return await runOnHost([], script, signal);
+  }
+
+  /** The machines lose their power: no VMM is left. */
+  killAll(): void {
+    for (const process of this.processes.values()) process.channel?.destroy();
+    this.processes.clear();
+  }
+
   async call(op: FakeOp, vm: string, host: string, signal: AbortSignal): Promise<void> {
-    if (op !== "inspect" && op !== "openChannel" && op !== "checkHost")
+    if (!["inspect", "openChannel", "checkHost", "findProcesses"].includes(op))
       this.calls.push(`${op} ${vm}@${host}`);
     signal.throwIfAborted();
     await this.fault(op, `${vm}@${host}`, signal);
     await sleep(1);
   }
+}
+
+/** What a shell command makes of `input`; rejects with its last words. */
+function throughShell(command: string, input: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = spawn("sh", ["-c", command], { stdio: ["pipe", "pipe", "pipe"] });
+    let [out, words] = ["", ""];
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
+    child.stderr.setEncoding("utf8").on("data", (text: string) => (words += text));
+    child.once("error", reject);
+    child.once("close", (code) =>
+      code === 0 ? resolve(out) : reject(new SymvirtError("rolledBack", words.trim())),
+    );
+    child.stdin.end(input);
+  });
 }
 
 class FakeDriver implements VmDriver {
@@ -280,6 +335,44 @@ class FakeDriver implements VmDriver {
     process.status = "running";
     process.moved = false;
     process.channel?.destroy();
+  }
+
+  async pause(_signal: AbortSignal): Promise<void> {
+    this.#process.status = "paused";
+  }
+
+  async setLinks(up: boolean, signal: AbortSignal): Promise<void> {
+    await this.#world.call("setLinks", this.vm, this.host, signal);
+    this.#world.calls.push(`links ${up ? "up" : "down"} ${this.vm}`);
+    this.#process.linksUp = up;
+  }
+
+  async captureFacts(_signal: AbortSignal): Promise<CaptureFacts> {
+    const image = this.#world.diskOf(this.vm);
+    return { method: "background-snapshot", disks: [{ drive: "root", image, format: "raw", usedBytes: 20 }] };
+  }
+
+  /** Memory is what the guest's ranks are; it goes through the real sink. */
+  async capture({ sink, disks, onTaken, signal }: CaptureOptions): Promise<void> {
+    await this.#world.call("capture", this.vm, this.host, signal);
+    const memory = JSON.stringify(this.#world.guest(this.vm).snapshot());
+    for (const { image, copy } of disks) await this.#world.run(this.host, `cp ${image} ${copy}`, signal);
+    this.#world.calls.push(`taken ${this.vm}`);
+    onTaken(1);
+    await throughShell(sink, memory);
+    signal.throwIfAborted();
+  }
+
+  async abandonCapture(signal: AbortSignal): Promise<void> {
+    await this.#world.call("abandonCapture", this.vm, this.host, signal);
+    this.#process.status = "running";
+  }
+
+  async restore(source: string, signal: AbortSignal): Promise<void> {
+    await this.#world.call("restore", this.vm, this.host, signal);
+    const memory = await throughShell(source, "");
+    this.#world.guest(this.vm).load(JSON.parse(memory));
+    Object.assign(this.#process, { status: "paused", linksUp: false });
   }
 
   async quit(signal: AbortSignal): Promise<void> {

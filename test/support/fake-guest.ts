@@ -122,6 +122,26 @@ export class FakeGuest {
     });
   }
 
+  /** All that its memory holds: what its ranks are and which cards it sees. */
+  snapshot(): object {
+    const ranks = this.ranks.map((r) => ({ ...r, away: [...r.away] }));
+    return structuredClone({ ranks, devices: this.devices });
+  }
+
+  /** Its memory is that of a snapshot again; nobody talks to it. */
+  load(snapshot: { ranks: (Omit<FakeRank, "away"> & { away: number[] })[]; devices: DeviceReport[] }): void {
+    this.#socket?.destroy();
+    this.#socket = undefined;
+    this.#session = "";
+    this.#posts.clear();
+    this.#got.clear();
+    this.#failed.clear();
+    this.wants = [];
+    const ranks = snapshot.ranks.map((r) => ({ ...r, away: new Set(r.away) }));
+    this.ranks.splice(0, this.ranks.length, ...ranks);
+    this.devices = snapshot.devices;
+  }
+
   /** The channel breaks. */
   drop(): void {
     this.#socket?.end();

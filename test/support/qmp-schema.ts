@@ -94,7 +94,8 @@ export class QmpSchema {
         ];
       });
     }
-    const want = ours instanceof z.ZodString ? "string" : ours instanceof z.ZodBoolean ? "boolean" : "number";
+    const isText = ours instanceof z.ZodString || ours instanceof z.ZodEnum;
+    const want = isText ? "string" : ours instanceof z.ZodBoolean ? "boolean" : "number";
     const json = theirs["meta-type"] === "enum" ? "string" : theirs["json-type"];
     const same = json === want || json === "value" || (want === "number" && json === "int");
     return same ? [] : [`${where}: is ${json ?? theirs["meta-type"]}, not ${want}`];

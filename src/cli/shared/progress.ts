@@ -1,11 +1,14 @@
 /** How a cycle is shown while it runs: a task list on a terminal, plain lines otherwise; always on stderr. */
 import { Listr, ListrLogger, ProcessOutput } from "listr2";
+import type { SetPhase } from "../../controller/checkpoint/set-cycle.js";
 import type { Phase } from "../../controller/cycle.js";
 import type { CycleProgress } from "../../controller/runner.js";
 import type { CycleTarget } from "../../controller/state/journal.js";
 import { say } from "./talk.js";
 
-const names: Partial<Record<Phase, string>> = {
+type AnyPhase = Phase | SetPhase;
+
+const names: Partial<Record<AnyPhase, string>> = {
   prepare: "prepare the destination",
   drain: "drain: nothing left on the wire",
   "tear-down": "tear-down: every rank lets go of the card",
@@ -17,6 +20,14 @@ const names: Partial<Record<Phase, string>> = {
   "link-up": "link-up",
   "re-init": "re-init: ranks run over openib",
   commit: "end the old process",
+  cut: "cut the wires between the VMs",
+  capture: "capture every VM at one instant",
+  join: "join the wires",
+  save: "write memory and disks",
+  keep: "write the manifest",
+  load: "load every VM from the checkpoint",
+  resume: "resume every VM",
+  place: "note where the VMs are",
   "undo:settle": "roll-back: ranks finish what they have begun",
   "undo:park": "roll-back: ranks leave the card",
   "undo:detach-destination": "roll-back: detach the card",
@@ -27,15 +38,18 @@ const names: Partial<Record<Phase, string>> = {
   "undo:attach-source": "roll-back: attach the card",
   "undo:link-up": "roll-back: link-up",
   "undo:re-init": "roll-back: ranks run over openib",
+  "undo:release": "roll-back: every VM runs, wires joined",
+  "undo:attach": "roll-back: attach the cards",
+  "undo:end": "roll-back: end what was started",
 };
 
 export interface ProgressView {
-  update(target: CycleTarget, progress: CycleProgress): void;
+  update(target: CycleTarget, progress: CycleProgress<AnyPhase>): void;
   end(): Promise<void>;
 }
 
 /** What there is to say beside the phase's name: bytes, or who is late. */
-function detailOf({ migration, late, hold }: CycleProgress): string {
+function detailOf({ migration, late, hold }: CycleProgress<AnyPhase>): string {
   if (migration !== undefined) {
     const mib = (bytes: number) => Math.round(bytes / 2 ** 20);
     const waiting = hold === undefined || hold.late.length === 0 ? "" : ` but ${hold.late.length}`;
@@ -51,10 +65,11 @@ export function openProgress(): ProgressView {
 }
 
 function plainLines(): ProgressView {
-  let phase: Phase | undefined;
+  let phase: AnyPhase | undefined;
   let told = 0;
   return {
-    update: ({ vm }, progress) => {
+    update: (target, progress) => {
+      const vm = target.set === undefined ? target.vm : target.set.vms.map((v) => v.vm).join(", ");
       const name = names[progress.phase];
       const isNew = progress.phase !== phase;
       // Bytes at most every two seconds: the lines may go to a log.
@@ -76,10 +91,10 @@ type Task = { output: string };
 /** One short task list after the other, as nobody knows beforehand which way a cycle goes. */
 function taskList(): ProgressView {
   let shown: Promise<unknown> = Promise.resolve();
-  let phase: Phase | undefined;
+  let phase: AnyPhase | undefined;
   let task: Task | undefined;
   let finish: () => void = () => undefined;
-  let last: CycleProgress | undefined;
+  let last: CycleProgress<AnyPhase> | undefined;
   const begin = (title: string) => {
     const done = new Promise<void>((resolve) => {
       finish = resolve;

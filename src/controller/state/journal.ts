@@ -17,6 +17,22 @@ import { z } from "zod";
 import { SymvirtError } from "../../errors.js";
 import { strategies } from "../strategy.js";
 
+/** The VMs of a checkpoint or restart, each with the cards it has afterwards. */
+const set = z.object({
+  /** Id of the checkpoint. */
+  checkpoint: z.string(),
+  vms: z.array(
+    z.object({
+      vm: z.string(),
+      host: z.string(),
+      cards: z.array(z.object({ tag: z.string(), bus: z.string(), card: z.string() })),
+      /** Of a restart: images that are replaced. */
+      images: z.array(z.string()).default([]),
+    }),
+  ),
+});
+export type CycleSet = z.infer<typeof set>;
+
 const target = z.object({
   cycle: z.number().int(),
   vm: z.string(),
@@ -54,6 +70,8 @@ const target = z.object({
       ),
     }),
   ),
+  /** Of a checkpoint or restart, which are of all VMs; `vm`, `from` and `to` then are those of the first. */
+  set: set.optional(),
 });
 export type CycleTarget = z.infer<typeof target>;
 

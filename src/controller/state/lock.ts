@@ -10,12 +10,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
 import { SymvirtError } from "../../errors.js";
+import { livesHere, ownIdentity, processIdentity } from "./process-identity.js";
 
-const holderSchema = z.object({
-  pid: z.number().int().positive(),
-  /** Field 22 of /proc/PID/stat: with the pid it names one process of this boot. */
-  startTime: z.string(),
-  bootId: z.string(),
+const holderSchema = processIdentity.extend({
   /** What it does, e.g. "migrate vm1 to h3". */
   what: z.string(),
   /** Whether it changes anything; a reader's lock is short and is waited for. */
@@ -27,26 +24,6 @@ export interface HeldLock {
   /** Says what this controller does now, for those who find it locked. */
   describe(what: string): void;
   release(): void;
-}
-
-/** Start time of a process in clock ticks since boot, undefined when there is no such process (or it is a zombie). */
-function startTimeOf(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
-    // The command may hold blanks and brackets: fields are counted after the last ")".
-    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-    return fields[0] === "Z" ? undefined : fields[19];
-  } catch {
-    return undefined;
-  }
-}
-
-function bootId(): string {
-  return readFileSync("/proc/sys/kernel/random/boot_id", "latin1").trim();
-}
-
-function alive(holder: LockHolder): boolean {
-  return holder.bootId === bootId() && startTimeOf(holder.pid) === holder.startTime;
 }
 
 /** Those who hold (or are just asking for) the lock. Records of dead processes are removed. */
@@ -64,7 +41,7 @@ export function lockHolders(folder: string, except?: string): LockHolder[] {
     if (name === except || !name.endsWith(".json")) continue;
     try {
       const holder = holderSchema.parse(JSON.parse(readFileSync(join(lock, name), "utf8")));
-      if (alive(holder)) living.push(holder);
+      if (livesHere(holder)) living.push(holder);
       else rmSync(join(lock, name), { force: true });
     } catch (error) {
       // Released between readdir and read; anything else is not one of ours.
@@ -95,9 +72,7 @@ export async function acquireLock(
   const path = join(lock, name);
   const write = (what: string) => {
     const mine: LockHolder = {
-      pid: process.pid,
-      startTime: startTimeOf(process.pid) ?? "",
-      bootId: bootId(),
+      ...ownIdentity(),
       what,
       acting: options.acting,
     };

@@ -4,14 +4,23 @@ import type { Card, Cluster } from "../../controller/cluster-file.js";
 import { SymvirtError } from "../../errors.js";
 import { anySignal } from "../../signals.js";
 import { dial } from "../dial.js";
-import type { MigrateOptions, MigrationProgress, VmDriver, VmFacts } from "../driver.js";
+import type {
+  CaptureFacts,
+  CaptureOptions,
+  MigrateOptions,
+  MigrationProgress,
+  VmDriver,
+  VmFacts,
+} from "../driver.js";
 import { attachCard } from "./attach.js";
+import { abandonCapture, captureFacts, captureVm, restoreVm } from "./capture.js";
 import { detachCard } from "./detach.js";
 import { inspectVm } from "./inspect.js";
 import { endQemu, vmPaths } from "./launch.js";
+import { setLinks } from "./links.js";
 import { type ListenAddress, listenIncoming } from "./listen.js";
 import { cancelMigration, migrateVm } from "./migrate.js";
-import { resumeVm } from "./run-state.js";
+import { pauseVm, resumeVm } from "./run-state.js";
 import { QemuSession, type QemuTarget } from "./session.js";
 
 /** QEMU quits at once; if it does not, it is ended by pid. */
@@ -70,6 +79,30 @@ export class QemuDriver implements VmDriver {
 
   resume(signal: AbortSignal, options?: { evenIfMoved?: boolean }): Promise<void> {
     return resumeVm(this.#session, signal, options);
+  }
+
+  pause(signal: AbortSignal): Promise<void> {
+    return pauseVm(this.#session, signal);
+  }
+
+  setLinks(up: boolean, signal: AbortSignal): Promise<void> {
+    return setLinks(this.#session, this.#options.buses, up, signal);
+  }
+
+  captureFacts(signal: AbortSignal): Promise<CaptureFacts> {
+    return captureFacts(this.#session, signal);
+  }
+
+  capture(options: CaptureOptions): Promise<void> {
+    return captureVm(this.#session, options);
+  }
+
+  abandonCapture(signal: AbortSignal): Promise<void> {
+    return abandonCapture(this.#session, signal);
+  }
+
+  restore(source: string, signal: AbortSignal): Promise<void> {
+    return restoreVm(this.#session, source, signal);
   }
 
   async quit(signal: AbortSignal): Promise<void> {

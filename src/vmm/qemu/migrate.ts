@@ -94,7 +94,11 @@ async function attempt(session: QemuSession, options: MigrateOptions): Promise<E
 async function setUp(session: QemuSession, options: MigrateOptions): Promise<void> {
   const { signal } = options;
   const known = await session.execute("query-migrate-capabilities", {}, signal);
-  const wanted = { events: true, "return-path": true, "auto-converge": options.autoConverge === true };
+  const wanted = {
+    // Left on by a capture whose controller was killed, and at odds with the others.
+    "background-snapshot": false,
+    ...{ events: true, "return-path": true, "auto-converge": options.autoConverge === true },
+  };
   const capabilities = Object.entries(wanted)
     .filter(([name]) => known.some((one) => one.capability === name))
     .map(([capability, state]) => ({ capability, state }));
@@ -132,7 +136,7 @@ async function follow(
   }
 }
 
-async function queryPersistently(session: QemuSession, signal: AbortSignal): Promise<QueryMigrate> {
+export async function queryPersistently(session: QemuSession, signal: AbortSignal): Promise<QueryMigrate> {
   const until = performance.now() + REDIAL_MS;
   for (;;) {
     try {
@@ -172,7 +176,7 @@ async function recover(
 }
 
 /** migrate_cancel (harmless when nothing is on) and the final state that follows. */
-async function cancel(session: QemuSession, signal: AbortSignal): Promise<QueryMigrate> {
+export async function cancel(session: QemuSession, signal: AbortSignal): Promise<QueryMigrate> {
   for (;;) {
     const now = await queryPersistently(session, signal);
     if (now.status === undefined || finalMigrationStates.has(now.status) || now.status === "none") return now;
@@ -183,7 +187,7 @@ async function cancel(session: QemuSession, signal: AbortSignal): Promise<QueryM
   }
 }
 
-function toProgress(reply: QueryMigrate): MigrationProgress {
+export function toProgress(reply: QueryMigrate): MigrationProgress {
   const { ram } = reply;
   return {
     status: reply.status ?? "none",

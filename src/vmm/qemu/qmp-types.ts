@@ -78,6 +78,74 @@ export const qmpCommands = {
     reply: z.array(z.object({ label: z.string(), filename: z.string(), "frontend-open": z.boolean() })),
   },
 
+  /** Makes every NIC tell the network where it is now. */
+  "announce-self": {
+    args: z.strictObject({ initial: count, max: count, rounds: count, step: count }),
+    reply: nothing,
+  },
+
+  // disks
+  "query-block": {
+    args: none,
+    reply: z.array(
+      z.object({
+        device: z.string(),
+        qdev: z.string().optional(),
+        /** Absent without a medium. */
+        inserted: z
+          .object({
+            "node-name": z.string().optional(),
+            ro: z.boolean(),
+            drv: z.string(),
+            image: z.object({
+              filename: z.string(),
+              "virtual-size": count,
+              "actual-size": count.optional(),
+              "backing-filename": z.string().optional(),
+              "full-backing-filename": z.string().optional(),
+              "backing-filename-format": z.string().optional(),
+            }),
+          })
+          .optional(),
+      }),
+    ),
+  },
+  /** Makes an image; a job. The options depend on the driver. */
+  "blockdev-create": {
+    args: z.strictObject({
+      "job-id": z.string(),
+      options: z.object({ driver: z.string() }).catchall(z.unknown()),
+    }),
+    reply: nothing,
+  },
+  /** The options depend on the driver. */
+  "blockdev-add": {
+    args: z.object({ driver: z.string(), "node-name": z.string() }).catchall(z.unknown()),
+    reply: nothing,
+  },
+  "blockdev-del": { args: z.strictObject({ "node-name": z.string() }), reply: nothing },
+  /** Copies what the disk holds at the moment it begins; a later write of the guest waits until the old is copied. */
+  "blockdev-backup": {
+    args: z.strictObject({
+      "job-id": z.string(),
+      device: z.string(),
+      target: z.string(),
+      sync: z.enum(["top", "full"]),
+      "auto-dismiss": z.boolean(),
+    }),
+    reply: nothing,
+  },
+  "query-named-block-nodes": {
+    args: z.strictObject({ flat: z.boolean() }),
+    reply: z.array(z.object({ "node-name": z.string().optional() })),
+  },
+  "query-jobs": {
+    args: none,
+    reply: z.array(z.object({ id: z.string(), status: z.string(), error: z.string().optional() })),
+  },
+  "job-cancel": { args: z.strictObject({ id: z.string() }), reply: nothing },
+  "job-dismiss": { args: z.strictObject({ id: z.string() }), reply: nothing },
+
   // migration
   migrate: { args: z.strictObject({ uri: z.string() }), reply: nothing },
   "migrate-incoming": { args: z.strictObject({ uri: z.string() }), reply: nothing },
@@ -108,6 +176,7 @@ export const qmpCommands = {
       ram: migrationStats.optional(),
       "total-time": count.optional(),
       downtime: count.optional(),
+      "setup-time": count.optional(),
       "error-desc": z.string().optional(),
       "blocked-reasons": z.array(z.string()).optional(),
       /** Where a destination listens. */
@@ -131,6 +200,7 @@ export const qmpEvents = {
   STOP: z.object({}),
   RESUME: z.object({}),
   SHUTDOWN: z.object({ guest: z.boolean(), reason: z.string() }),
+  JOB_STATUS_CHANGE: z.object({ id: z.string(), status: z.string() }),
   /** The guest opened or closed a virtio-serial port. */
   VSERPORT_CHANGE: z.object({ id: z.string(), open: z.boolean() }),
 } as const;

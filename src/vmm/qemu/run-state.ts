@@ -53,6 +53,11 @@ export async function resumeVm(
   }
 }
 
+/** Resolves when the VM stands still; one that does already is left as it is. */
+export async function pauseVm(session: QemuSession, signal: AbortSignal): Promise<void> {
+  await session.execute("stop", {}, signal);
+}
+
 /**
  * Whether an outgoing migration of this VM has completed: it now belongs to the destination. The run state
  * decides: "completed" alone may be the VM's own arrival here.

@@ -1,0 +1,169 @@
+/**
+ * Copies of a VM's disks as of one instant: backup jobs, begun while the VM stands still. QEMU copies a cluster
+ * before the guest may overwrite it, so the VM runs on while the rest is copied, and its image stays where it is.
+ */
+import { SymvirtError } from "../../errors.js";
+import { abortError } from "../deadline.js";
+import type { WritableDisk } from "../driver.js";
+import { QmpCommandError } from "./qmp-errors.js";
+import type { QmpReply } from "./qmp-types.js";
+import type { QemuSession } from "./session.js";
+
+/** Ids of our jobs and nodes begin so: a controller that takes over knows them by it. */
+const PREFIX = "symvirt-";
+const POLL_MS = 100;
+
+type Block = QmpReply<"query-block">[number];
+export type DiskCopy = WritableDisk & { copy: string };
+
+/** The disks the guest can write to. Throws "refused" for one that cannot be copied. */
+export async function writableDisks(session: QemuSession, signal: AbortSignal): Promise<WritableDisk[]> {
+  const blocks = await session.execute("query-block", {}, signal);
+  return blocks.flatMap((block) => {
+    const { inserted } = block;
+    return inserted === undefined || inserted.ro ? [] : [diskOf(session, block, inserted)];
+  });
+}
+
+function diskOf(
+  session: QemuSession,
+  { device, qdev }: Block,
+  { drv, image }: NonNullable<Block["inserted"]>,
+): WritableDisk {
+  const drive = device !== "" ? device : (qdev ?? "");
+  const backing = image["full-backing-filename"] ?? image["backing-filename"];
+  const refuse = (why: string, hint: string) =>
+    new SymvirtError("refused", `disk ${drive} of ${session.name} cannot be captured: ${why}`, { hint });
+  if (drv !== "qcow2" && drv !== "raw")
+    throw refuse(`its format is ${drv}`, "qcow2 and raw images can be captured");
+  if (!image.filename.startsWith("/"))
+    throw refuse(`its image is "${image.filename}"`, "give disks as files, with their absolute paths");
+  return {
+    ...{ drive, image: image.filename, format: drv },
+    usedBytes: image["actual-size"] ?? image["virtual-size"],
+    ...(backing === undefined ? {} : { backing }),
+  };
+}
+
+/** Makes the images and opens them in QEMU; the VM may run. */
+export async function prepareCopies(
+  session: QemuSession,
+  disks: readonly DiskCopy[],
+  signal: AbortSignal,
+): Promise<void> {
+  const blocks = await session.execute("query-block", {}, signal);
+  for (const [i, disk] of disks.entries()) {
+    const image = blocks.find((b) => b.device === disk.drive || b.qdev === disk.drive)?.inserted?.image;
+    if (image === undefined)
+      throw new SymvirtError("refused", `${session.name} has no disk ${disk.drive} any more`);
+    const size = image["virtual-size"];
+    const file = `${PREFIX}file-${i}`;
+    const isOverlay = disk.backing !== undefined;
+    await create(session, { driver: "file", filename: disk.copy, size: isOverlay ? 0 : rawSize(disk, size) }, signal);
+    await session.execute(
+      "blockdev-add",
+      { driver: "file", "node-name": file, filename: disk.copy, locking: "off" },
+      signal,
+    );
+    if (disk.format === "qcow2") {
+      const { "backing-filename-format": format } = image;
+      const backing = isOverlay
+        ? { "backing-file": disk.backing, ...(format === undefined ? {} : { "backing-fmt": format }) }
+        : {};
+      await create(session, { driver: "qcow2", file, size, ...backing }, signal);
+    }
+    // `backing: null`: what lies below is only read, and that through the VM's own image.
+    const open = disk.format === "qcow2" ? { driver: "qcow2", backing: null } : { driver: "raw" };
+    await session.execute("blockdev-add", { ...open, "node-name": node(i), file, discard: "unmap" }, signal);
+  }
+}
+
+const node = (i: number): string => `${PREFIX}copy-${i}`;
+const rawSize = (disk: DiskCopy, size: number): number => (disk.format === "raw" ? size : 0);
+
+/** Begins the copies; the VM must stand still, so that they are all of one instant. */
+export async function beginCopies(
+  session: QemuSession,
+  disks: readonly DiskCopy[],
+  signal: AbortSignal,
+): Promise<void> {
+  for (const [i, { drive, backing }] of disks.entries())
+    await session.execute(
+      "blockdev-backup",
+      {
+        ...{ "job-id": node(i), device: drive, target: node(i) },
+        sync: backing === undefined ? "full" : "top",
+        "auto-dismiss": false,
+      },
+      signal,
+    );
+}
+
+/** Resolves when every copy is complete and closed. */
+export async function finishCopies(
+  session: QemuSession,
+  disks: readonly DiskCopy[],
+  signal: AbortSignal,
+): Promise<void> {
+  for (const [i, { drive, copy }] of disks.entries())
+    await jobEnd(session, node(i), `copy of disk ${drive} to ${copy}`, signal);
+  await removeNodes(session, signal);
+}
+
+/** Ends our jobs, whatever they are at, and closes our images. Idempotent. */
+export async function abandonCopies(session: QemuSession, signal: AbortSignal): Promise<void> {
+  for (const job of await session.execute("query-jobs", {}, signal)) {
+    if (!job.id.startsWith(PREFIX)) continue;
+    try {
+      if (job.status !== "concluded") await session.execute("job-cancel", { id: job.id }, signal);
+    } catch (error) {
+      // It is ending by itself.
+      if (!(error instanceof QmpCommandError)) throw error;
+    }
+    await jobEnd(session, job.id, "", signal).catch((error: unknown) => {
+      if (!(error instanceof SymvirtError) || error.exit !== "rolledBack") throw error;
+    });
+  }
+  await removeNodes(session, signal);
+}
+
+async function create(
+  session: QemuSession,
+  options: { driver: string } & Record<string, unknown>,
+  signal: AbortSignal,
+): Promise<void> {
+  const id = `${PREFIX}create`;
+  await session.execute("blockdev-create", { "job-id": id, options }, signal);
+  await jobEnd(session, id, `making of the image ${String(options.filename ?? options.file)}`, signal);
+}
+
+/** Waits until a job has concluded and dismisses it. Throws "rolledBack" with QEMU's words if it failed. */
+async function jobEnd(session: QemuSession, id: string, what: string, signal: AbortSignal): Promise<void> {
+  const events = await session.listen(["JOB_STATUS_CHANGE"], signal);
+  try {
+    for (;;) {
+      const job = (await session.execute("query-jobs", {}, signal)).find((j) => j.id === id);
+      // Dismissed by somebody before.
+      if (job === undefined) return;
+      if (job.status === "concluded") {
+        await session.execute("job-dismiss", { id }, signal);
+        if (job.error === undefined) return;
+        throw new SymvirtError("rolledBack", `${what} of ${session.name} failed: ${job.error}`);
+      }
+      await events.wake(signal, POLL_MS);
+      while (events.poll() !== undefined);
+      if (signal.aborted) throw abortError(signal, `${what} of ${session.name}: still ${job.status}`);
+    }
+  } finally {
+    events.close();
+  }
+}
+
+/** The images first, then the files they are in. */
+async function removeNodes(session: QemuSession, signal: AbortSignal): Promise<void> {
+  const nodes = await session.execute("query-named-block-nodes", { flat: true }, signal);
+  const ours = nodes.flatMap((n) => (n["node-name"]?.startsWith(PREFIX) === true ? [n["node-name"]] : []));
+  const isFile = (name: string) => name.startsWith(`${PREFIX}file-`);
+  for (const name of [...ours.filter((n) => !isFile(n)), ...ours.filter(isFile)])
+    await session.execute("blockdev-del", { "node-name": name }, signal);
+}

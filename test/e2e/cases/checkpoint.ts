@@ -1,0 +1,61 @@
+/** A checkpoint under a job at full rate, both VMs killed, and the job set back to it as often as one likes. */
+import { describe, expect, it } from "vitest";
+import type { SetReport } from "../../../src/index.js";
+import { type CliResult, words } from "../../../src/testbed/command.js";
+import { Job } from "../../../src/testbed/job.js";
+import { expectOn } from "../../../src/testbed/outcomes.js";
+import type { E2eLab } from "../support/lab-fixture.js";
+import { say, timed, until } from "../support/progress.js";
+
+function setReport(result: CliResult): SetReport {
+  expect(result.code, words(result)).toBe(0);
+  return JSON.parse(result.stdout) as SetReport;
+}
+
+/** As a host does that loses its power: nobody is told. */
+async function killQemus(lab: E2eLab): Promise<void> {
+  for (const vm of lab.vms) {
+    const [host = ""] = await lab.qemuHosts(vm);
+    process.kill(lab.qemuPid(vm, host), "SIGKILL");
+  }
+  await until("both QEMUs are dead", 20_000, async () => {
+    const hosts = await Promise.all(lab.vms.map((vm) => lab.qemuHosts(vm)));
+    return hosts.flat().length === 0 ? true : undefined;
+  });
+}
+
+export function checkpointCases(lab: () => E2eLab): void {
+  describe("checkpoint and restart", () => {
+    it("a killed cluster goes on from its checkpoint, twice, the second time on another host", async () => {
+      const job = await Job.start(lab(), "ring", { detached: true });
+      const before = await job.expectOpenib();
+      const taken = await timed("checkpoint", async () =>
+        setReport(await lab().cli(["checkpoint", "--name", "e2e", "--json"])),
+      );
+      const pauses = taken.vms.map(({ vm, pauseMs }) => `${vm} ${Math.round(pauseMs ?? 0)} ms`).join(", ");
+      say(`paused ${pauses}; without network ${Math.round(taken.withoutNetworkMs ?? 0)} ms; ${taken.strategy}`);
+      say(taken.phases.map((p) => `${p.phase} ${p.ms}`).join(", "));
+      const id = taken.checkpoint;
+      for (const { vm, host } of taken.vms) await expectOn(lab(), vm, host);
+      await job.expectGoesOn(await job.expectOpenib({ since: before, epochs: 1 }));
+
+      const refused = await lab().cli(["restart", id]);
+      expect(refused.code, words(refused)).toBe(3);
+      expect(refused.stderr).toMatch(/vm1 still runs on h\d \(pid \d+\)/);
+
+      for (const time of [1, 2]) {
+        const elsewhere = time === 1 ? [] : ["--on", `vm1=${await lab().freeHost()}`];
+        await killQemus(lab());
+        const restarted = await timed(`restart ${time}`, async () =>
+          setReport(await lab().cli(["restart", id, "--json", ...elsewhere])),
+        );
+        say(restarted.phases.map((p) => `${p.phase} ${p.ms}`).join(", "));
+        for (const { vm, host } of restarted.vms) await expectOn(lab(), vm, host);
+        await job.expectGoesOn(await job.expectOpenib({ since: before, epochs: 1 }));
+        await job.expectRightEnd();
+      }
+      const removed = await lab().cli(["checkpoints", "rm", id]);
+      expect(removed.code, words(removed)).toBe(0);
+    });
+  });
+}
