@@ -50,6 +50,11 @@ export class ControlDesk {
     });
   }
 
+  /** Between two cycles of an operation. */
+  planning(): void {
+    this.#runner = undefined;
+  }
+
   running(runner: CycleRunner, target: CycleTarget, verb: string): void {
     this.#runner = { runner, target, verb };
   }

@@ -13,6 +13,8 @@
 import { SymvirtError } from "../errors.js";
 import type { RankReport } from "../protocol/messages.js";
 import { type Cluster, loadCluster } from "./cluster-file.js";
+import { type EvacuateRequest, type EvacuationReport, evacuateHost } from "./evacuate.js";
+import { type EvacuationPlan, planEvacuation } from "./evacuation-plan.js";
 import { Hold } from "./hold.js";
 import type { MigrationLimits } from "./limits.js";
 import { type MigrateRequest, migrateVm } from "./migrate.js";
@@ -82,6 +84,33 @@ export class Controller {
     const settle = this.#options.settleMs === undefined ? {} : { settleMs: this.#options.settleMs };
     return await this.#within(`migrate ${vm} to ${to}`, true, (session) =>
       migrateVm(session, { ...settle, ...request, signal }),
+    );
+  }
+
+  /** What an evacuation would do and what stands against it; nothing is touched. */
+  async planEvacuation(
+    request: Pick<EvacuateRequest, "host" | "to" | "strategy" | "limits"> & { signal?: AbortSignal },
+  ): Promise<EvacuationPlan> {
+    const { host, signal = never } = request;
+    knownHost(this.cluster, host);
+    return await this.#within(`plan the evacuation of ${host}`, false, ({ fleet, journal }) =>
+      planEvacuation({ ...request, fleet, journal, signal }),
+    );
+  }
+
+  /**
+   * Moves every VM of a host away, one after the other, each as `migrate` does, to hosts with a free card and room.
+   * Stops at the first that does not succeed, or when the signal is aborted; those already moved stay where they are.
+   * Throws SymvirtError if nothing was touched; after that the report's outcome tells.
+   */
+  async evacuate(
+    request: Omit<EvacuateRequest, "signal"> & { signal?: AbortSignal },
+  ): Promise<EvacuationReport> {
+    const { host, signal = never } = request;
+    knownHost(this.cluster, host);
+    const settle = this.#options.settleMs === undefined ? {} : { settleMs: this.#options.settleMs };
+    return await this.#within(`evacuate ${host}`, true, (session) =>
+      evacuateHost(session, { ...settle, ...request, signal }),
     );
   }
 

@@ -2,6 +2,7 @@
 import { SymvirtError } from "../errors.js";
 import type { VmDriver } from "../vmm/driver.js";
 import { openQemuDriver } from "../vmm/qemu/driver.js";
+import { freeMemory } from "../vmm/qemu/free-memory.js";
 import { endQemu, launchQemu, vmPaths } from "../vmm/qemu/launch.js";
 import { quote, runOnHost } from "../vmm/qemu/run-on-host.js";
 import type { Cluster } from "./cluster-file.js";
@@ -15,6 +16,8 @@ export interface Vmm {
   end(vm: string, host: string, signal: AbortSignal): Promise<void>;
   /** Whether the host can take the VM; rejects with what is missing. Changes nothing but an empty runtime folder. */
   checkHost(vm: string, host: string, machine: string, signal: AbortSignal): Promise<void>;
+  /** Bytes of memory the host has for one more VM. */
+  freeMemory(host: string, signal: AbortSignal): Promise<number>;
 }
 
 /** The QEMU hosts of a cluster file. */
@@ -24,6 +27,7 @@ export function qemuVmm(cluster: Cluster): Vmm {
     launchIncoming: (vm, host, signal) => launchQemu({ cluster, vm, host, incoming: true, signal }),
     end: (vm, host, signal) => endQemu(cluster, vm, host, { signal }),
     checkHost: (vm, host, machine, signal) => checkQemuHost({ cluster, vm, host, machine, signal }),
+    freeMemory: (host, signal) => freeMemory(host, cluster.hosts[host]?.run ?? [], signal),
   };
 }
 

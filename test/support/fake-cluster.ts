@@ -22,7 +22,8 @@ export type FakeOp =
   | "quit"
   | "launch"
   | "end"
-  | "checkHost";
+  | "checkHost"
+  | "freeMemory";
 
 /** Throws to fail the op, waits to delay it; `where` is "vm@host". */
 export type Fault = (op: FakeOp, where: string, signal: AbortSignal) => void | Promise<void>;
@@ -52,12 +53,14 @@ export class FakeCluster implements Vmm {
   /** Cards whose port never comes up. */
   deadPorts = new Set<string>();
   blockers: string[] = [];
+  /** Free bytes of a host; 8 GiB where nothing is said. */
+  readonly memory = new Map<string, number>();
   /** Pre-copy of this VM does not end before this is true; looked at every few milliseconds. */
   converges: () => boolean = () => true;
   /** What is seen of a pre-copy that goes on, in bytes a second. */
   rates = { dirtyBytesPerSecond: 0, sentBytesPerSecond: 1e8 };
 
-  /** vm1 on h1, vm2 on h2, …; one more host is spare. Every host offers one card. */
+  /** vm1 on h1, vm2 on h2, … or as `homes` says; one more host is spare. Every host offers `cardsPerHost` cards. */
   constructor(
     options: {
       vms?: number;
@@ -65,22 +68,30 @@ export class FakeCluster implements Vmm {
       deadlines?: Record<string, number>;
       strategy?: Strategy;
       limits?: Record<string, unknown>;
+      cardsPerHost?: number;
+      homes?: readonly string[];
+      policy?: Record<string, unknown>;
     } = {},
   ) {
-    const { vms = 2, ranksPerVm = 2, strategy = "park" } = options;
+    const { vms = 2, ranksPerVm = 2, strategy = "park", cardsPerHost = 1 } = options;
+    const homes = options.homes ?? Array.from({ length: vms }, (_, i) => `h${i + 1}`);
+    const cardOf = (i: number) => `card${homes.slice(0, i - 1).filter((h) => h === homes[i - 1]).length}`;
+    const cardNames = Array.from({ length: cardsPerHost }, (_, i) => `card${i}`);
     const hosts: Record<string, unknown> = {};
     for (let i = 1; i <= vms + 1; i++)
       hosts[`h${i}`] = {
         address: `10.0.0.${i}`,
         runtime: `/run/fake/h${i}`,
-        cards: { card0: { driver: "e1000e", identity: { mac: mac(`h${i}`, "card0") } } },
+        cards: Object.fromEntries(
+          cardNames.map((c) => [c, { driver: "e1000e", identity: { mac: mac(`h${i}`, c) } }]),
+        ),
       };
     const entries: Record<string, unknown> = {};
     for (let i = 1; i <= vms; i++)
       entries[`vm${i}`] = {
-        host: `h${i}`,
+        host: homes[i - 1],
         command: ["qemu"],
-        cards: { hca0: { bus: "rp0", card: "card0" } },
+        cards: { hca0: { bus: "rp0", card: cardOf(i) } },
       };
     const short = {
       hold: 1500,
@@ -99,13 +110,14 @@ export class FakeCluster implements Vmm {
       hosts,
       vms: entries,
       limits: { strategy, ...options.limits },
+      ...(options.policy === undefined ? {} : { policy: options.policy }),
       deadlines: { ...short, resume: 1500, ...options.deadlines },
     });
     for (let i = 1; i <= vms; i++) {
       const guest = new FakeGuest(`vm${i}`);
       this.guests.set(`vm${i}`, guest);
-      const card = this.cluster.hosts[`h${i}`]?.cards.card0 as Card;
-      this.processes.set(`vm${i}@h${i}`, {
+      const card = this.cluster.hosts[homes[i - 1] ?? ""]?.cards[cardOf(i)] as Card;
+      this.processes.set(`vm${i}@${homes[i - 1]}`, {
         status: "running",
         cards: new Map([["hca0", card]]),
         moved: false,
@@ -162,8 +174,13 @@ export class FakeCluster implements Vmm {
       throw new SymvirtError("refused", `host ${host} already runs ${vm}`);
   }
 
+  async freeMemory(host: string, signal: AbortSignal): Promise<number> {
+    await this.call("freeMemory", "", host, signal);
+    return this.memory.get(host) ?? 8 * 2 ** 30;
+  }
+
   async call(op: FakeOp, vm: string, host: string, signal: AbortSignal): Promise<void> {
-    if (op !== "inspect" && op !== "openChannel" && op !== "checkHost")
+    if (op !== "inspect" && op !== "openChannel" && op !== "checkHost" && op !== "freeMemory")
       this.calls.push(`${op} ${vm}@${host}`);
     signal.throwIfAborted();
     await this.fault(op, `${vm}@${host}`, signal);
