@@ -15,7 +15,9 @@ import type { RankReport } from "../protocol/messages.js";
 import { type Cluster, loadCluster } from "./cluster-file.js";
 import { type EvacuateRequest, type EvacuationReport, evacuateHost } from "./evacuate.js";
 import { type EvacuationPlan, planEvacuation } from "./evacuation-plan.js";
+import { type FenceOutcome, type FenceRequest, fenceVms } from "./fence.js";
 import { Hold } from "./hold.js";
+import { lookAtVms, type VmSight } from "./liveness.js";
 import type { MigrationLimits } from "./limits.js";
 import { type MigrateRequest, migrateVm } from "./migrate.js";
 import { bringOpenibBack, type OpenibBackRequest } from "./openib-back.js";
@@ -28,6 +30,7 @@ import { askControl } from "./state/control-socket.js";
 import { lockHolders } from "./state/lock.js";
 import { readStatus } from "./status.js";
 import type { Strategy } from "./strategy.js";
+import { qemuVmm } from "./vmm.js";
 
 export type ControllerOptions = Pick<SessionOptions, "vmm" | "timing"> & { settleMs?: number };
 
@@ -130,6 +133,22 @@ export class Controller {
    */
   async status(signal: AbortSignal = never, options: { peers?: boolean } = {}): Promise<StatusReport> {
     return await readStatus(this.cluster, { ...this.#options, signal, peers: options.peers === true });
+  }
+
+  /** Which VMs live; undefined while a controller acts. A host that does not answer is shown as such. */
+  async look(signal: AbortSignal = never): Promise<VmSight[] | undefined> {
+    openStateFolder(this.cluster.state);
+    const vmm = this.#options.vmm ?? qemuVmm(this.cluster);
+    return await lookAtVms(this.cluster, { ...this.#options, vmm, signal });
+  }
+
+  /** Proves these VMs dead, killing what is left of them, unless all of them live. See fence.ts. */
+  async fence(request: Omit<FenceRequest, "signal"> & { signal?: AbortSignal }): Promise<FenceOutcome> {
+    const { vms, signal = never } = request;
+    for (const vm of vms) knownVm(this.cluster, vm);
+    return await this.#within(`fence ${vms.join(", ")}`, true, (session) =>
+      fenceVms(session, { ...request, signal }),
+    );
   }
 
   /** All ranks of all jobs, with fresh counters. */

@@ -4,6 +4,7 @@ import type { VmDriver } from "../vmm/driver.js";
 import { openQemuDriver } from "../vmm/qemu/driver.js";
 import { freeMemory } from "../vmm/qemu/free-memory.js";
 import { endQemu, launchQemu, vmPaths } from "../vmm/qemu/launch.js";
+import { killVms, presentVms } from "../vmm/qemu/presence.js";
 import { quote, runOnHost } from "../vmm/qemu/run-on-host.js";
 import type { Cluster } from "./cluster-file.js";
 
@@ -18,6 +19,10 @@ export interface Vmm {
   checkHost(vm: string, host: string, machine: string, signal: AbortSignal): Promise<void>;
   /** Bytes of memory the host has for one more VM. */
   freeMemory(host: string, signal: AbortSignal): Promise<number>;
+  /** For each VM whether its process is on the host; rejects when the host cannot be asked. */
+  presence(host: string, vms: readonly string[], signal: AbortSignal): Promise<Map<string, boolean>>;
+  /** Kills these VMs on the host; resolves when none of their processes is there, rejects when that is not certain. */
+  kill(host: string, vms: readonly string[], signal: AbortSignal): Promise<void>;
 }
 
 /** The QEMU hosts of a cluster file. */
@@ -27,6 +32,8 @@ export function qemuVmm(cluster: Cluster): Vmm {
     launchIncoming: (vm, host, signal) => launchQemu({ cluster, vm, host, incoming: true, signal }),
     end: (vm, host, signal) => endQemu(cluster, vm, host, { signal }),
     checkHost: (vm, host, machine, signal) => checkQemuHost({ cluster, vm, host, machine, signal }),
+    presence: (host, vms, signal) => presentVms(cluster, host, vms, signal),
+    kill: (host, vms, signal) => killVms(cluster, host, vms, signal),
     freeMemory: (host, signal) => freeMemory(host, cluster.hosts[host]?.run ?? [], signal),
   };
 }

@@ -23,10 +23,15 @@ export type FakeOp =
   | "launch"
   | "end"
   | "checkHost"
-  | "freeMemory";
+  | "freeMemory"
+  | "presence"
+  | "kill";
 
 /** Throws to fail the op, waits to delay it; `where` is "vm@host". */
 export type Fault = (op: FakeOp, where: string, signal: AbortSignal) => void | Promise<void>;
+
+/** These change nothing and are not written down. */
+const asks: ReadonlySet<FakeOp> = new Set(["inspect", "openChannel", "checkHost", "freeMemory", "presence"]);
 
 interface Process {
   status: string;
@@ -179,9 +184,24 @@ export class FakeCluster implements Vmm {
     return this.memory.get(host) ?? 8 * 2 ** 30;
   }
 
+  async presence(host: string, vms: readonly string[], signal: AbortSignal): Promise<Map<string, boolean>> {
+    await this.call("presence", "", host, signal);
+    return new Map(vms.map((vm) => [vm, this.processes.has(`${vm}@${host}`)]));
+  }
+
+  async kill(host: string, vms: readonly string[], signal: AbortSignal): Promise<void> {
+    await this.call("kill", vms.join(","), host, signal);
+    for (const vm of vms) this.die(vm, host);
+  }
+
+  /** The VM's process ends, and with it the guest. */
+  die(vm: string, host: string): void {
+    this.processes.get(`${vm}@${host}`)?.channel?.destroy();
+    if (this.processes.delete(`${vm}@${host}`)) this.guest(vm).drop();
+  }
+
   async call(op: FakeOp, vm: string, host: string, signal: AbortSignal): Promise<void> {
-    if (op !== "inspect" && op !== "openChannel" && op !== "checkHost" && op !== "freeMemory")
-      this.calls.push(`${op} ${vm}@${host}`);
+    if (!asks.has(op)) this.calls.push(`${op} ${vm}@${host}`);
     signal.throwIfAborted();
     await this.fault(op, `${vm}@${host}`, signal);
     await sleep(1);

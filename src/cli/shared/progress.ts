@@ -30,7 +30,7 @@ const names: Partial<Record<Phase, string>> = {
 };
 
 export interface ProgressView {
-  update(target: CycleTarget, progress: CycleProgress): void;
+  update(target: Pick<CycleTarget, "vm">, progress: CycleProgress): void;
   end(): Promise<void>;
 }
 
