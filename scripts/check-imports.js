@@ -16,7 +16,9 @@ const allowed = {
   testbed: ["lab", "demo/job-command.ts", "demo/job-log.ts", "controller", "protocol", "index.ts"],
   soak: ["testbed", "lab", "index.ts"],
   bench: ["lab", "demo", "controller", "protocol", "vmm", "index.ts"],
-  cli: ["agent", "mpirun", "controller", "lab", "demo", "protocol", "vmm", "timeline", "index.ts"],
+  policy: [],
+  serve: ["policy", "controller", "protocol"],
+  cli: ["agent", "mpirun", "controller", "serve", "lab", "demo", "protocol", "vmm", "timeline", "index.ts"],
   "index.ts": ["controller", "protocol", "vmm"],
 };
 
