@@ -120,6 +120,12 @@ async function events(
   let last: OperationView | undefined;
   const parser = createParser({
     onEvent: ({ event, data }) => {
+      // It may have ended between the question and the stream: then no event would come.
+      if (event === "server") {
+        const { operation } = JSON.parse(data) as { operation: { id: string } | null };
+        if (operation?.id !== id) response.destroy();
+        return;
+      }
       if (event !== "operation") return;
       const view = JSON.parse(data) as OperationView;
       if (view.id !== id) {
