@@ -1,6 +1,8 @@
 /** The public API of symvirt; everything else is internal. */
 
 export { type Cluster, loadCluster } from "./controller/cluster-file.js";
+export type { EvacuateRequest, EvacuationMove, EvacuationReport } from "./controller/evacuate.js";
+export type { EvacuationPlan, PlannedMove } from "./controller/evacuation-plan.js";
 export type { Finding } from "./controller/findings.js";
 export type { MigrationPlan } from "./controller/plan.js";
 export type { CheckpointPlan } from "./controller/checkpoint/plan-checkpoint.js";

@@ -16,11 +16,12 @@ import {
   withCluster,
   withLimits,
 } from "./shared/options.js";
-import { openProgress } from "./shared/progress.js";
+import { openProgress, type ProgressView } from "./shared/progress.js";
+import { type ServerFlags, serverOf, showView, withServer } from "./shared/server.js";
 import { catchingSignals, type StopSignals } from "./shared/stop.js";
 import { data, printJson, say, style } from "./shared/talk.js";
 
-interface MigrateFlags extends ClusterFlags, LimitFlags {
+interface MigrateFlags extends ClusterFlags, LimitFlags, ServerFlags {
   to: string;
   dryRun?: boolean;
   timeout?: number;
@@ -28,7 +29,7 @@ interface MigrateFlags extends ClusterFlags, LimitFlags {
 }
 
 export function migrateCommand(): Command {
-  return withLimits(withCluster(new Command("migrate")))
+  return withServer(withLimits(withCluster(new Command("migrate"))))
     .description(
       "Move a VM to another host: unplug its card, live-migrate, plug a card in, all under the running job",
     )
@@ -56,36 +57,39 @@ export function migrateCommand(): Command {
 }
 
 async function migrate(vm: string, flags: MigrateFlags, stop: StopSignals): Promise<number> {
-  const controller = await Controller.open(clusterPathOf(flags));
   const { to } = flags;
   const asked = {
     limits: limitsOf(flags),
     ...(flags.strategy === undefined ? {} : { strategy: flags.strategy }),
   };
+  const remote = await serverOf(flags);
+  if (remote !== undefined) {
+    if (flags.dryRun === true) throw noDryRun();
+    return await withinTime(flags.timeout, stop, async (signal, progress) => {
+      const { client, target } = remote;
+      const body = { vm, to, ...asked };
+      const view = await client.operate(target, "/v1/migrate", {
+        body,
+        signal,
+        onProgress: showView(progress),
+      });
+      await progress.end();
+      const report = client.reportOf(view) as CycleReport;
+      if (flags.json === true) printJson(report);
+      tellReport(report);
+      return exitOf(report);
+    });
+  }
+  const controller = await Controller.open(clusterPathOf(flags));
   if (flags.dryRun === true) {
     const plan = await controller.plan({ vm, to, signal: stop.signal, ...asked });
     if (flags.json === true) printPlanJson(plan);
     else for (const line of planLines(plan)) data(line);
     return refusal(plan)?.exitCode ?? ExitCode.done;
   }
-  const timeout = new AbortController();
-  const timer =
-    flags.timeout === undefined
-      ? undefined
-      : setTimeout(
-          () =>
-            timeout.abort(
-              new SymvirtError("deadline", `--timeout (${(flags.timeout ?? 0) / 1000} s) has passed`),
-            ),
-          flags.timeout,
-        );
-  const progress = openProgress();
-  try {
+  return await withinTime(flags.timeout, stop, async (signal, progress) => {
     const report = await controller.migrate({
-      vm,
-      to,
-      ...asked,
-      signal: anySignal([stop.signal, timeout.signal]),
+      ...{ vm, to, ...asked, signal },
       onPlan: (plan) => {
         for (const { level, text } of plan.findings) if (level === "note") say(`note: ${text}`);
       },
@@ -94,7 +98,33 @@ async function migrate(vm: string, flags: MigrateFlags, stop: StopSignals): Prom
     await progress.end();
     if (flags.json === true) printJson(report);
     tellReport(report);
-    return stop.exitCode() ?? exitOf(report);
+    return exitOf(report);
+  });
+}
+
+export function noDryRun(): SymvirtError {
+  return new SymvirtError("usage", "a server does not plan", {
+    hint: "run --dry-run without --server, where the cluster file is",
+  });
+}
+
+/**
+ * Runs an acting verb with its progress shown, and its signal aborted by Ctrl-C, SIGTERM or when `--timeout` has
+ * passed. Returns its exit code, or 130 or 143 if such a signal has come.
+ */
+export async function withinTime(
+  timeoutMs: number | undefined,
+  stop: StopSignals,
+  work: (signal: AbortSignal, progress: ProgressView) => Promise<number>,
+): Promise<number> {
+  const timeout = new AbortController();
+  const passed = () =>
+    timeout.abort(new SymvirtError("deadline", `--timeout (${(timeoutMs ?? 0) / 1000} s) has passed`));
+  const timer = timeoutMs === undefined ? undefined : setTimeout(passed, timeoutMs);
+  const progress = openProgress();
+  try {
+    const code = await work(anySignal([stop.signal, timeout.signal]), progress);
+    return stop.exitCode() ?? code;
   } catch (error) {
     await progress.end();
     const code = stop.exitCode();

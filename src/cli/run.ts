@@ -8,6 +8,7 @@ import { report } from "./shared/errors.js";
 const verbs: Readonly<Record<string, () => Promise<Command>>> = {
   plan: async () => (await import("./plan.js")).planCommand(),
   migrate: async () => (await import("./migrate.js")).migrateCommand(),
+  evacuate: async () => (await import("./evacuate.js")).evacuateCommand(),
   recover: async () => (await import("./recover.js")).recoverCommand(),
   status: async () => (await import("./status.js")).statusCommand(),
   abort: async () => (await import("./abort.js")).abortCommand(),
@@ -16,6 +17,7 @@ const verbs: Readonly<Record<string, () => Promise<Command>>> = {
   restart: async () => (await import("./restart.js")).restartCommand(),
   checkpoints: async () => (await import("./checkpoints.js")).checkpointsCommand(),
   events: async () => (await import("./events.js")).eventsCommand(),
+  serve: async () => (await import("./serve.js")).serveCommand(),
   mpirun: async () => (await import("./mpirun.js")).mpirunCommand(),
   agent: async () => (await import("./agent.js")).agentCommand(),
   lab: async () => (await import("./lab.js")).labCommand(),

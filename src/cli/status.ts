@@ -4,22 +4,55 @@ import { Controller } from "../controller/script.js";
 import { rankList } from "../controller/plan-strategy.js";
 import type { JobStatus, RankStatus, StatusReport, VmStatus } from "../controller/snapshot.js";
 import { type ClusterFlags, clusterPathOf, withCluster } from "./shared/options.js";
+import { type ServerFlags, serverOf, withServer } from "./shared/server.js";
 import { catchingSignals } from "./shared/stop.js";
 import { data, printJson, style, table } from "./shared/talk.js";
 
 export function statusCommand(): Command {
-  return withCluster(new Command("status"))
+  return withServer(withCluster(new Command("status")))
     .description("Show where each VM runs, what its agent says, the jobs' ranks and the running cycle")
     .option("--peers", "also each rank's route to each peer, and the bytes sent to it over openib and tcp")
     .addHelpText("after", "\nExample:\n  symvirt status --peers")
-    .action(async (flags: ClusterFlags & { peers?: boolean }) => {
+    .action(async (flags: ClusterFlags & ServerFlags & { peers?: boolean }) => {
       await catchingSignals(async ({ signal }) => {
+        const remote = await serverOf(flags);
+        if (remote !== undefined) {
+          const path = `/v1/status?peers=${flags.peers === true}`;
+          const answer = (await remote.client.call(remote.target, "GET", path, { signal })) as ServedStatus;
+          if (flags.json === true) printJson(answer);
+          else for (const line of [...serverLines(answer), ...statusLines(answer)]) data(line);
+          return;
+        }
         const controller = await Controller.open(clusterPathOf(flags));
         const status = await controller.status(signal, { peers: flags.peers === true });
         if (flags.json === true) printJson(status);
         else for (const line of statusLines(status)) data(line);
       }, "stopping");
     });
+}
+
+interface ServedStatus extends StatusReport {
+  server: {
+    operation: { what: string; by: string; state: string } | null;
+    policy: {
+      reactive: { message: string; needsOperator: boolean } | null;
+      proactive: { hosts: { host: string; state: string; message: string }[] } | null;
+    };
+  };
+}
+
+/** What the server does by itself. */
+function serverLines({ server: { operation, policy } }: ServedStatus): string[] {
+  const { reactive, proactive } = policy;
+  const alert = (h: { host: string; state: string; message: string }) =>
+    `alert for ${h.host}: evacuation ${h.state}${h.message === "" ? "" : `: ${h.message}`}`;
+  return [
+    ...(operation === null ? [] : [`${operation.what}: ${operation.state}, by ${operation.by}`]),
+    ...(reactive === null
+      ? []
+      : [reactive.needsOperator ? style(process.stdout, "red", reactive.message) : reactive.message]),
+    ...(proactive?.hosts ?? []).map(alert),
+  ];
 }
 
 /** The status for people. */

@@ -7,6 +7,8 @@ export {
   clusterFile,
   type Host,
   host,
+  type Policy,
+  policy,
   type Vm,
   vm,
 } from "./cluster-schema.js";

@@ -6,7 +6,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { isMap, LineCounter, type Node, parseDocument } from "yaml";
 import type { z } from "zod";
 import { SymvirtError } from "../errors.js";
-import { type Cluster, card, clusterFile, host, vm } from "./cluster-schema.js";
+import { type Cluster, card, clusterFile, host, policy, vm } from "./cluster-schema.js";
 import { suggestion } from "./suggest.js";
 
 type Path = readonly (string | number)[];
@@ -102,9 +102,15 @@ function keysAt(path: Path): string[] {
   if (section === "vms") return sub === "cards" ? ["bus", "card"] : Object.keys(vm.shape);
   if (section === "checkpoints") return ["path", "level", "keep"];
   if (section === "limits") return ["bandwidth", "maxDowntime", "strategy", "parkAfter"];
+  if (section === "policy") return path.length === 1 ? Object.keys(policy.shape) : policyKeys(path[1]);
   if (section === "deadlines")
     return ["hello", "prepare", "park", "detach", "migrate", "hold", "attach", "linkUp", "resume"];
   return [];
+}
+
+function policyKeys(part: string | number | undefined): string[] {
+  const { reactive, proactive } = policy.shape;
+  return Object.keys(part === "reactive" ? reactive.unwrap().shape : proactive.unwrap().shape);
 }
 
 /** What no schema can say: names that point at each other, and cards that can be in one VM only. */

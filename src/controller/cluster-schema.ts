@@ -29,6 +29,36 @@ const bytes = z
     return Number(match?.[1]) * unit;
   });
 
+/** What `symvirt serve` does by itself; nothing unless it is here. */
+export const policy = z.strictObject({
+  reactive: z
+    .strictObject({
+      /** A checkpoint so often. */
+      every: durationMs,
+      /** Restarts in a row before a person must look; a new checkpoint begins the count anew. */
+      maxRestarts: z.number().int().min(1).max(100).default(3),
+      /** Before the second attempt; doubled before each further one. */
+      backoff: durationMs.default(60_000),
+      /** How often QEMU processes, agents and hosts are looked at. */
+      watch: durationMs.default(10_000),
+      /** Switches a host off that does not answer, "{host}" replaced; status 0 proves that nothing runs there. */
+      fence: argv.min(1).optional(),
+    })
+    .optional(),
+  proactive: z
+    .strictObject({
+      /** The alert's label that names a host of this file. */
+      label: z
+        .string()
+        .regex(/^[A-Za-z_][A-Za-z0-9_]{0,127}$/, "a label of an alert: letters, digits and _")
+        .default("host"),
+      /** After an evacuation that did not succeed, before the same alert begins another. */
+      backoff: durationMs.default(300_000),
+    })
+    .optional(),
+});
+export type Policy = z.infer<typeof policy>;
+
 /** A card a host offers: a device_add of `driver` with `options` (id and bus are the VM's). */
 export const card = z.strictObject({
   driver: name,
@@ -116,6 +146,7 @@ export const clusterFile = z.strictObject({
       keep: z.number().int().min(1).optional(),
     })
     .optional(),
+  policy: policy.prefault({}),
   /** Whatever `symvirt lab` needs to know about a lab of its own making; ignored by all other verbs. */
   lab: z.record(z.string(), z.unknown()).optional(),
 });

@@ -10,6 +10,7 @@ import { checkBlockers, greetAgents, knownVm } from "./plan.js";
 import { checkHolders, checkJobs } from "./plan-jobs.js";
 import { chooseStrategy, jobsOn, wantedStrategy } from "./plan-strategy.js";
 import { openSession, type SessionOptions } from "./session.js";
+import { takenCards } from "./taken-cards.js";
 
 export interface Diagnosis {
   vm: string;
@@ -104,12 +105,9 @@ function examineGuest(fleet: Fleet, vm: string, findings: Findings): void {
 function checkSpare(fleet: Fleet, vm: string, findings: Findings): void {
   const here = fleet.hostOf(vm);
   const need = Object.keys(fleet.placement.of(vm).cards).length;
-  const taken = (host: string) =>
-    [...fleet.placement.read()]
-      .filter(([other]) => other !== vm && fleet.hostOf(other) === host)
-      .flatMap(([, place]) => Object.values(place.cards)).length;
   const able = Object.entries(fleet.cluster.hosts).filter(
-    ([host, { cards }]) => host !== here && Object.keys(cards).length - taken(host) >= need,
+    ([host, { cards }]) =>
+      host !== here && Object.keys(cards).length - takenCards(fleet, host, vm).size >= need,
   );
   if (able.length === 0)
     findings.refuse(`no other host has a free card for ${vm}`, "add a host or free a card");

@@ -33,55 +33,11 @@ export function refusal(plan: MigrationPlan): SymvirtError | undefined {
 
 /** Migrates under a session's lock. Throws SymvirtError when nothing was touched; otherwise the report tells. */
 export async function migrateVm(session: Session, request: MigrateRequest): Promise<CycleReport> {
-  const { vm, to, signal } = request;
-  const { cluster, fleet, journal } = session;
-  const desk = new ControlDesk(session, `migrate ${vm} to ${to}`);
+  const desk = new ControlDesk(session, `migrate ${request.vm} to ${request.to}`);
   await desk.open();
   let outcome: object = { error: "the operation ended before its cycle began" };
   try {
-    const stop = anySignal([signal, desk.abort.signal]);
-    const asked = {
-      ...(request.strategy === undefined ? {} : { strategy: request.strategy }),
-      ...(request.limits === undefined ? {} : { limits: request.limits }),
-    };
-    const plan = await planMigration({ fleet, journal, vm, to, signal: stop, ...asked }).catch(
-      (error: unknown) => {
-        if (!stop.aborted) throw error;
-        throw new SymvirtError("interrupted", "stopped while planning; nothing was touched", {
-          cause: error,
-        });
-      },
-    );
-    if (stop.aborted) throw new SymvirtError("interrupted", "stopped while planning; nothing was touched");
-    request.onPlan?.(plan);
-    const refused = refusal(plan);
-    if (refused !== undefined) throw refused;
-    const { target } = plan;
-    if (target === undefined) throw new SymvirtError("internal", "a plan without refusals has no target");
-    const from = fleet.placement.of(vm);
-    if (from.host !== target.from) {
-      const cards = Object.fromEntries(
-        target.cards.flatMap((c) => (c.source === null ? [] : [[c.tag, c.source]])),
-      );
-      fleet.placement.write(vm, { host: target.from, cards });
-    }
-    session.lock.describe(`cycle ${target.cycle} (migrate ${vm} to ${to})`);
-    journal.append({ kind: "begin", pid: process.pid, verb: "migrate", target });
-    const limits = limitsInForce(cluster, request.limits);
-    const { unfinished, ...report } = await runOperation(
-      {
-        session,
-        verb: "migrate",
-        signal,
-        limits,
-        ...(request.onProgress === undefined ? {} : { onProgress: request.onProgress }),
-        ...(request.settleMs === undefined ? {} : { settleMs: request.settleMs }),
-        ...(request.sampling === undefined ? {} : { sampling: request.sampling }),
-      },
-      desk,
-      target,
-      { event: { type: "begin" }, before: pictureRanks(fleet, target) },
-    );
+    const { unfinished, ...report } = await migrateAtDesk(session, desk, request);
     outcome = { report, unfinished };
     return report;
   } catch (error) {
@@ -90,4 +46,57 @@ export async function migrateVm(session: Session, request: MigrateRequest): Prom
   } finally {
     await desk.close(outcome);
   }
+}
+
+/** The same at a desk that is open: one of several migrations of an operation. */
+export async function migrateAtDesk(
+  session: Session,
+  desk: ControlDesk,
+  request: MigrateRequest,
+): Promise<CycleReport & { unfinished: boolean }> {
+  const { vm, to, signal } = request;
+  const { cluster, fleet, journal } = session;
+  const stop = anySignal([signal, desk.abort.signal]);
+  const asked = {
+    ...(request.strategy === undefined ? {} : { strategy: request.strategy }),
+    ...(request.limits === undefined ? {} : { limits: request.limits }),
+  };
+  const plan = await planMigration({ fleet, journal, vm, to, signal: stop, ...asked }).catch(
+    (error: unknown) => {
+      if (!stop.aborted) throw error;
+      throw new SymvirtError("interrupted", "stopped while planning; nothing was touched", {
+        cause: error,
+      });
+    },
+  );
+  if (stop.aborted) throw new SymvirtError("interrupted", "stopped while planning; nothing was touched");
+  request.onPlan?.(plan);
+  const refused = refusal(plan);
+  if (refused !== undefined) throw refused;
+  const { target } = plan;
+  if (target === undefined) throw new SymvirtError("internal", "a plan without refusals has no target");
+  const from = fleet.placement.of(vm);
+  if (from.host !== target.from) {
+    const cards = Object.fromEntries(
+      target.cards.flatMap((c) => (c.source === null ? [] : [[c.tag, c.source]])),
+    );
+    fleet.placement.write(vm, { host: target.from, cards });
+  }
+  session.lock.describe(`cycle ${target.cycle} (migrate ${vm} to ${to})`);
+  journal.append({ kind: "begin", pid: process.pid, verb: "migrate", target });
+  const limits = limitsInForce(cluster, request.limits);
+  return await runOperation(
+    {
+      session,
+      verb: "migrate",
+      signal,
+      limits,
+      ...(request.onProgress === undefined ? {} : { onProgress: request.onProgress }),
+      ...(request.settleMs === undefined ? {} : { settleMs: request.settleMs }),
+      ...(request.sampling === undefined ? {} : { sampling: request.sampling }),
+    },
+    desk,
+    target,
+    { event: { type: "begin" }, before: pictureRanks(fleet, target) },
+  );
 }

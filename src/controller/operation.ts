@@ -56,6 +56,11 @@ export class ControlDesk {
     });
   }
 
+  /** Between two cycles of an operation. */
+  planning(): void {
+    this.#runner = undefined;
+  }
+
   running(runner: Running, target: CycleTarget, verb: string): void {
     this.#runner = { runner, target, verb };
   }

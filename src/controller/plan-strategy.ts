@@ -27,18 +27,24 @@ export function chooseStrategy(
   wanted: Strategy,
   jobs: readonly RosterJob[],
   findings: Findings,
+  backBefore: ReadonlySet<string> = new Set(),
 ): Strategy {
   if (wanted === "park") return "park";
-  for (const job of jobs) refuseBesideAway(vm, job, findings);
+  for (const job of jobs) refuseBesideAway(vm, job, findings, backBefore);
   const reasons = jobs.map(whyPark).filter((reason) => reason !== undefined);
   for (const reason of reasons) findings.note(`the jobs are parked: ${reason}`);
   return reasons.length === 0 ? "live" : "park";
 }
 
 /** Routes are drained by what was sent over the card, so all others of the job must lead over it. */
-function refuseBesideAway(vm: string, { job, ranks }: RosterJob, findings: Findings): void {
+function refuseBesideAway(
+  vm: string,
+  { job, ranks }: RosterJob,
+  findings: Findings,
+  backBefore: ReadonlySet<string>,
+): void {
   const all = [...ranks.values()];
-  const other = all.find((r) => r.vm !== vm && isAway(r.report));
+  const other = all.find((r) => r.vm !== vm && isAway(r.report) && !backBefore.has(r.vm));
   if (other === undefined || all.every((r) => r.vm !== vm || isAway(r.report))) return;
   findings.refuse(
     `rank ${other.report.rank} of job ${job} on ${other.vm} runs over tcp while those on ${vm} use the card`,

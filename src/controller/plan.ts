@@ -16,6 +16,7 @@ import { chooseStrategy, jobsOn, noteRanks, planRoutes, rankList, wantedStrategy
 import type { CycleTarget, Journal } from "./state/journal.js";
 import type { Strategy } from "./strategy.js";
 import { suggestion } from "./suggest.js";
+import { takenCards } from "./taken-cards.js";
 
 export interface MigrationPlan {
   vm: string;
@@ -75,6 +76,8 @@ export interface PlanRequest {
   /** Absent: the cluster file's, else the default. */
   strategy?: Strategy;
   limits?: MigrationLimits;
+  /** VMs that get a card before this migration begins: their ranks are not away any more by then. */
+  backBefore?: ReadonlySet<string>;
   signal: AbortSignal;
 }
 
@@ -87,6 +90,7 @@ export async function planMigration({
   signal,
   strategy: asked,
   limits: askedLimits,
+  backBefore,
 }: PlanRequest): Promise<MigrationPlan> {
   const { cluster } = fleet;
   knownVm(cluster, vm);
@@ -128,7 +132,7 @@ export async function planMigration({
       "an agent that speaks for other VMs is broken or hostile: look into that guest",
     );
   const onVm = jobsOn(vm, fleet.roster.jobs());
-  const strategy = chooseStrategy(vm, wantedStrategy(cluster, asked), onVm, findings);
+  const strategy = chooseStrategy(vm, wantedStrategy(cluster, asked), onVm, findings, backBefore);
   const jobs = checkJobs(vm, fleet.roster.jobs(), findings, strategy);
   const cards =
     here === undefined
@@ -231,10 +235,7 @@ function chooseCards(
   const { cluster } = fleet;
   const places = fleet.placement.read();
   const offered = cluster.hosts[to]?.cards ?? {};
-  const used = new Map<string, string>();
-  for (const [other, place] of places)
-    if (other !== vm && fleet.hostOf(other) === to)
-      for (const name of Object.values(place.cards)) used.set(name, other);
+  const used = takenCards(fleet, to, vm);
   const chosen: CycleTarget["cards"] = [];
   for (const [tag, slot] of Object.entries(cluster.vms[vm]?.cards ?? {})) {
     if (!facts.cards.includes(tag)) {

@@ -17,7 +17,11 @@ import { type CheckpointPlan, planCheckpoint } from "./checkpoint/plan-checkpoin
 import type { RestartPlan } from "./checkpoint/plan-restart.js";
 import { planFromCheckpoint, type RestartRequest, restartSet } from "./checkpoint/restart.js";
 import { type Cluster, loadCluster } from "./cluster-file.js";
+import { type EvacuateRequest, type EvacuationReport, evacuateHost } from "./evacuate.js";
+import { type EvacuationPlan, planEvacuation } from "./evacuation-plan.js";
+import { type FenceOutcome, type FenceRequest, fenceVms } from "./fence.js";
 import { Hold } from "./hold.js";
+import { lookAtVms, type VmSight } from "./liveness.js";
 import type { MigrationLimits } from "./limits.js";
 import { type MigrateRequest, migrateVm } from "./migrate.js";
 import { bringOpenibBack, type OpenibBackRequest } from "./openib-back.js";
@@ -30,6 +34,7 @@ import { askControl } from "./state/control-socket.js";
 import { lockHolders } from "./state/lock.js";
 import { readStatus } from "./status.js";
 import type { Strategy } from "./strategy.js";
+import { qemuVmm } from "./vmm.js";
 
 export type ControllerOptions = Pick<SessionOptions, "vmm" | "timing"> & { settleMs?: number };
 
@@ -86,6 +91,33 @@ export class Controller {
     const settle = this.#options.settleMs === undefined ? {} : { settleMs: this.#options.settleMs };
     return await this.#within(`migrate ${vm} to ${to}`, true, (session) =>
       migrateVm(session, { ...settle, ...request, signal }),
+    );
+  }
+
+  /** What an evacuation would do and what stands against it; nothing is touched. */
+  async planEvacuation(
+    request: Pick<EvacuateRequest, "host" | "to" | "strategy" | "limits"> & { signal?: AbortSignal },
+  ): Promise<EvacuationPlan> {
+    const { host, signal = never } = request;
+    knownHost(this.cluster, host);
+    return await this.#within(`plan the evacuation of ${host}`, false, ({ fleet, journal }) =>
+      planEvacuation({ ...request, fleet, journal, signal }),
+    );
+  }
+
+  /**
+   * Moves every VM of a host away, one after the other, each as `migrate` does, to hosts with a free card and room.
+   * Stops at the first that does not succeed, or when the signal is aborted; those already moved stay where they are.
+   * Throws SymvirtError if nothing was touched; after that the report's outcome tells.
+   */
+  async evacuate(
+    request: Omit<EvacuateRequest, "signal"> & { signal?: AbortSignal },
+  ): Promise<EvacuationReport> {
+    const { host, signal = never } = request;
+    knownHost(this.cluster, host);
+    const settle = this.#options.settleMs === undefined ? {} : { settleMs: this.#options.settleMs };
+    return await this.#within(`evacuate ${host}`, true, (session) =>
+      evacuateHost(session, { ...settle, ...request, signal }),
     );
   }
 
@@ -147,6 +179,22 @@ export class Controller {
    */
   async status(signal: AbortSignal = never, options: { peers?: boolean } = {}): Promise<StatusReport> {
     return await readStatus(this.cluster, { ...this.#options, signal, peers: options.peers === true });
+  }
+
+  /** Which VMs live; undefined while a controller acts. A host that does not answer is shown as such. */
+  async look(signal: AbortSignal = never): Promise<VmSight[] | undefined> {
+    openStateFolder(this.cluster.state);
+    const vmm = this.#options.vmm ?? qemuVmm(this.cluster);
+    return await lookAtVms(this.cluster, { ...this.#options, vmm, signal });
+  }
+
+  /** Proves these VMs dead, killing what is left of them, unless all of them live. See fence.ts. */
+  async fence(request: Omit<FenceRequest, "signal"> & { signal?: AbortSignal }): Promise<FenceOutcome> {
+    const { vms, signal = never } = request;
+    for (const vm of vms) knownVm(this.cluster, vm);
+    return await this.#within(`fence ${vms.join(", ")}`, true, (session) =>
+      fenceVms(session, { ...request, signal }),
+    );
   }
 
   /** All ranks of all jobs, with fresh counters. */

@@ -2,7 +2,9 @@
 import { SymvirtError } from "../errors.js";
 import type { VmDriver } from "../vmm/driver.js";
 import { openQemuDriver } from "../vmm/qemu/driver.js";
+import { freeMemory } from "../vmm/qemu/free-memory.js";
 import { endQemu, launchArguments, launchQemu, vmPaths } from "../vmm/qemu/launch.js";
+import { killVms, presentVms } from "../vmm/qemu/presence.js";
 import { type HostResult, quote, runOnHost } from "../vmm/qemu/run-on-host.js";
 import type { Cluster } from "./cluster-file.js";
 
@@ -21,6 +23,12 @@ export interface Vmm {
   findProcesses(vm: string, host: string, signal: AbortSignal): Promise<number[]>;
   /** Runs a script by a POSIX shell of the host. */
   run(host: string, script: string, signal: AbortSignal): Promise<HostResult>;
+  /** Bytes of memory the host has for one more VM. */
+  freeMemory(host: string, signal: AbortSignal): Promise<number>;
+  /** For each VM whether its process is on the host; rejects when the host cannot be asked. */
+  presence(host: string, vms: readonly string[], signal: AbortSignal): Promise<Map<string, boolean>>;
+  /** Kills these VMs on the host; resolves when none of their processes is there, rejects when that is not certain. */
+  kill(host: string, vms: readonly string[], signal: AbortSignal): Promise<void>;
 }
 
 /** The QEMU hosts of a cluster file. */
@@ -33,6 +41,9 @@ export function qemuVmm(cluster: Cluster): Vmm {
     command: (vm, host) => launchArguments({ cluster, vm, host, incoming: false }),
     findProcesses: (vm, host, signal) => qemuProcesses(cluster, vm, host, signal),
     run: (host, script, signal) => runOnHost(cluster.hosts[host]?.run ?? [], script, signal),
+    presence: (host, vms, signal) => presentVms(cluster, host, vms, signal),
+    kill: (host, vms, signal) => killVms(cluster, host, vms, signal),
+    freeMemory: (host, signal) => freeMemory(host, cluster.hosts[host]?.run ?? [], signal),
   };
 }
 

@@ -36,10 +36,16 @@ export type FakeOp =
   | "findProcesses"
   | "launch"
   | "end"
-  | "checkHost";
+  | "checkHost"
+  | "freeMemory"
+  | "presence"
+  | "kill";
 
 /** Throws to fail the op, waits to delay it; `where` is "vm@host". */
 export type Fault = (op: FakeOp, where: string, signal: AbortSignal) => void | Promise<void>;
+
+/** These change nothing and are not written down. */
+const asks: ReadonlySet<FakeOp> = new Set(["inspect", "openChannel", "checkHost", "freeMemory", "presence"]);
 
 interface Process {
   status: string;
@@ -70,12 +76,14 @@ export class FakeCluster implements Vmm {
   blockers: string[] = [];
   /** What the VMs' disks hold; they are real files in `folder`. */
   readonly diskOf = (vm: string): string => join(this.folder, `${vm}.raw`);
+  /** Free bytes of a host; 8 GiB where nothing is said. */
+  readonly memory = new Map<string, number>();
   /** Pre-copy of this VM does not end before this is true; looked at every few milliseconds. */
   converges: () => boolean = () => true;
   /** What is seen of a pre-copy that goes on, in bytes a second. */
   rates = { dirtyBytesPerSecond: 0, sentBytesPerSecond: 1e8 };
 
-  /** vm1 on h1, vm2 on h2, …; one more host is spare. Every host offers one card. */
+  /** vm1 on h1, vm2 on h2, … or as `homes` says; one more host is spare. Every host offers `cardsPerHost` cards. */
   constructor(
     options: {
       vms?: number;
@@ -83,22 +91,30 @@ export class FakeCluster implements Vmm {
       deadlines?: Record<string, number>;
       strategy?: Strategy;
       limits?: Record<string, unknown>;
+      cardsPerHost?: number;
+      homes?: readonly string[];
+      policy?: Record<string, unknown>;
     } = {},
   ) {
-    const { vms = 2, ranksPerVm = 2, strategy = "park" } = options;
+    const { vms = 2, ranksPerVm = 2, strategy = "park", cardsPerHost = 1 } = options;
+    const homes = options.homes ?? Array.from({ length: vms }, (_, i) => `h${i + 1}`);
+    const cardOf = (i: number) => `card${homes.slice(0, i - 1).filter((h) => h === homes[i - 1]).length}`;
+    const cardNames = Array.from({ length: cardsPerHost }, (_, i) => `card${i}`);
     const hosts: Record<string, unknown> = {};
     for (let i = 1; i <= vms + 1; i++)
       hosts[`h${i}`] = {
         address: `10.0.0.${i}`,
         runtime: `/run/fake/h${i}`,
-        cards: { card0: { driver: "e1000e", identity: { mac: mac(`h${i}`, "card0") } } },
+        cards: Object.fromEntries(
+          cardNames.map((c) => [c, { driver: "e1000e", identity: { mac: mac(`h${i}`, c) } }]),
+        ),
       };
     const entries: Record<string, unknown> = {};
     for (let i = 1; i <= vms; i++)
       entries[`vm${i}`] = {
-        host: `h${i}`,
+        host: homes[i - 1],
         command: ["qemu", "-name", "{vm}", "-pidfile", "{runtime}/{vm}.pid"],
-        cards: { hca0: { bus: "rp0", card: "card0" } },
+        cards: { hca0: { bus: "rp0", card: cardOf(i) } },
       };
     const short = {
       hold: 1500,
@@ -118,14 +134,15 @@ export class FakeCluster implements Vmm {
       vms: entries,
       checkpoints: { path: join(this.folder, "store") },
       limits: { strategy, ...options.limits },
+      ...(options.policy === undefined ? {} : { policy: options.policy }),
       deadlines: { ...short, resume: 1500, ...options.deadlines },
     });
     for (let i = 1; i <= vms; i++) {
       const guest = new FakeGuest(`vm${i}`);
       writeFileSync(this.diskOf(`vm${i}`), `first disk of vm${i}`);
       this.guests.set(`vm${i}`, guest);
-      const card = this.cluster.hosts[`h${i}`]?.cards.card0 as Card;
-      this.processes.set(`vm${i}@h${i}`, {
+      const card = this.cluster.hosts[homes[i - 1] ?? ""]?.cards[cardOf(i)] as Card;
+      this.processes.set(`vm${i}@${homes[i - 1]}`, {
         status: "running",
         cards: new Map([["hca0", card]]),
         moved: false,
@@ -202,9 +219,29 @@ export class FakeCluster implements Vmm {
     this.processes.clear();
   }
 
+  async freeMemory(host: string, signal: AbortSignal): Promise<number> {
+    await this.call("freeMemory", "", host, signal);
+    return this.memory.get(host) ?? 8 * 2 ** 30;
+  }
+
+  async presence(host: string, vms: readonly string[], signal: AbortSignal): Promise<Map<string, boolean>> {
+    await this.call("presence", "", host, signal);
+    return new Map(vms.map((vm) => [vm, this.processes.has(`${vm}@${host}`)]));
+  }
+
+  async kill(host: string, vms: readonly string[], signal: AbortSignal): Promise<void> {
+    await this.call("kill", vms.join(","), host, signal);
+    for (const vm of vms) this.die(vm, host);
+  }
+
+  /** The VM's process ends, and with it the guest. */
+  die(vm: string, host: string): void {
+    this.processes.get(`${vm}@${host}`)?.channel?.destroy();
+    if (this.processes.delete(`${vm}@${host}`)) this.guest(vm).drop();
+  }
+
   async call(op: FakeOp, vm: string, host: string, signal: AbortSignal): Promise<void> {
-    if (!["inspect", "openChannel", "checkHost", "findProcesses"].includes(op))
-      this.calls.push(`${op} ${vm}@${host}`);
+    if (!asks.has(op)) this.calls.push(`${op} ${vm}@${host}`);
     signal.throwIfAborted();
     await this.fault(op, `${vm}@${host}`, signal);
     await sleep(1);

@@ -1,0 +1,104 @@
+/**
+ * Fencing: before VMs are started from a checkpoint the old ones are proven dead. Every process of theirs is killed by
+ * its pid, on the host where the VM is recorded, on the hosts of an interrupted cycle, and on all others that answer.
+ * A host that must answer and does not is switched off by the site's own command, if there is one; else there is no proof.
+ */
+import { spawn } from "node:child_process";
+import { SymvirtError } from "../errors.js";
+import { anySignal } from "../signals.js";
+import type { Session } from "./session.js";
+
+export interface FenceRequest {
+  vms: readonly string[];
+  /** Switches off a host, "{host}" replaced; status 0 is the proof. */
+  command?: readonly string[];
+  signal: AbortSignal;
+}
+
+export type FenceOutcome = { allLive: true } | { allLive: false; switchedOff: string[] };
+
+/** What a site's fence command gets: power controllers are slow. */
+const COMMAND_MS = 120_000;
+
+/**
+ * Resolves when none of the VMs runs anywhere, or, with nothing killed, because all of them live. Under the session's
+ * lock. Throws "needsOperator" when there is no proof.
+ */
+export async function fenceVms(session: Session, request: FenceRequest): Promise<FenceOutcome> {
+  const { cluster, fleet } = session;
+  const { vms, signal } = request;
+  const must = hostsThatCount(session, vms);
+  const limit = anySignal([signal, AbortSignal.timeout(cluster.deadlines.prepare)]);
+  if (await allLive(session, vms, limit)) return { allLive: true };
+  const unanswered = new Map<string, string>();
+  await Promise.all(
+    Object.keys(cluster.hosts).map(async (host) => {
+      try {
+        await fleet.vmm.kill(host, vms, limit);
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!must.has(host)) return;
+        // A process that does not end although its host answers: switching the host off is for a person to decide.
+        if (error instanceof SymvirtError && error.exit === "needsOperator") throw error;
+        unanswered.set(host, error instanceof Error ? error.message : String(error));
+      }
+    }),
+  );
+  for (const [host, why] of unanswered) await switchOff(host, why, request);
+  return { allLive: false, switchedOff: [...unanswered.keys()] };
+}
+
+/** Where one of the VMs can be: a VM is elsewhere only after its placement has been written. */
+function hostsThatCount({ fleet, journal }: Session, vms: readonly string[]): Set<string> {
+  const hosts = new Set(vms.map((vm) => fleet.placement.of(vm).host));
+  const interrupted = journal.interrupted();
+  if (interrupted === undefined) return hosts;
+  return hosts.add(interrupted.target.from).add(interrupted.target.to);
+}
+
+/** A policy has seen a death; under the lock it must still be so. */
+async function allLive({ fleet }: Session, vms: readonly string[], signal: AbortSignal): Promise<boolean> {
+  const states = await Promise.all(
+    vms.map(async (vm) => {
+      const { host } = fleet.placement.of(vm);
+      const there = await fleet.vmm.presence(host, [vm], signal).catch(() => undefined);
+      if (there?.get(vm) !== true) return false;
+      // A process that does not answer is no proof of a death.
+      const facts = await fleet
+        .driver(vm, host)
+        .inspect(signal)
+        .catch(() => undefined);
+      return facts === undefined || !["guest-panicked", "internal-error", "shutdown"].includes(facts.status);
+    }),
+  );
+  signal.throwIfAborted();
+  return states.every((alive) => alive);
+}
+
+async function switchOff(host: string, why: string, { command, signal }: FenceRequest): Promise<void> {
+  if (command === undefined)
+    throw new SymvirtError("needsOperator", `${why}, so its VMs may still run`, {
+      hint: `switch ${host} off, or give policy.reactive.fence in the cluster file`,
+    });
+  const [program = "", ...args] = command.map((word) => word.replaceAll("{host}", host));
+  const limit = anySignal([signal, AbortSignal.timeout(COMMAND_MS)]);
+  const failure = await new Promise<string | undefined>((resolve) => {
+    const child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"], signal: limit });
+    let said = "";
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      said = (said + text).slice(-512);
+    });
+    child.once("error", (error) => resolve(error.message));
+    child.once("close", (code) =>
+      resolve(code === 0 ? undefined : `status ${code}${said === "" ? "" : `: ${said.trim()}`}`),
+    );
+  });
+  if (failure === undefined) return;
+  throw new SymvirtError(
+    "needsOperator",
+    `${why}, and the fence command did not switch it off (${failure})`,
+    {
+      hint: `switch ${host} off by hand`,
+    },
+  );
+}

@@ -1,0 +1,66 @@
+/** What the server and its policies need of a controller; controller-verbs.ts is the one there is. */
+import type { EvacuateRequest, EvacuationReport } from "../controller/evacuate.js";
+import type { FenceOutcome } from "../controller/fence.js";
+import type { VmSight } from "../controller/liveness.js";
+import type { MigrateRequest } from "../controller/migrate.js";
+import type { CycleReport } from "../controller/report.js";
+import type { CycleProgress } from "../controller/runner.js";
+import type { AbortOutcome } from "../controller/script.js";
+import type { StatusReport } from "../controller/snapshot.js";
+import type { CycleTarget } from "../controller/state/journal.js";
+
+/** Of one running operation. */
+export interface Run {
+  /** Aborted: roll back, then resolve or reject as the verb does. */
+  signal: AbortSignal;
+  onProgress: (target: CycleTarget, progress: CycleProgress) => void;
+}
+
+/** What every acting verb reports; `outcome` is one of its own words. */
+export interface VerbReport {
+  schemaVersion: 1;
+  verb: string;
+  outcome: string;
+  message: string;
+}
+
+export type MigrateOrder = Pick<MigrateRequest, "vm" | "to" | "strategy" | "limits">;
+export type EvacuateOrder = Pick<EvacuateRequest, "host" | "to" | "strategy" | "limits">;
+export interface CheckpointOrder {
+  name?: string;
+}
+export interface RestartOrder {
+  /** Id or name of a complete checkpoint. */
+  checkpoint: string;
+  /** VM -> host; the others go to healthy hosts of the controller's choice. */
+  on?: Readonly<Record<string, string>>;
+  /** Hosts of which nothing is to be expected. */
+  avoid?: readonly string[];
+}
+
+export interface CompleteCheckpoint {
+  id: string;
+  /** ISO 8601. */
+  at: string;
+  vms: string[];
+}
+
+export interface CheckpointVerbs {
+  checkpoint(order: CheckpointOrder, run: Run): Promise<VerbReport>;
+  restart(order: RestartOrder, run: Run): Promise<VerbReport>;
+  /** Oldest first. */
+  complete(signal: AbortSignal): Promise<CompleteCheckpoint[]>;
+}
+
+export interface Verbs {
+  status(options: { peers: boolean }, signal: AbortSignal): Promise<StatusReport>;
+  migrate(order: MigrateOrder, run: Run): Promise<CycleReport>;
+  evacuate(order: EvacuateOrder, run: Run): Promise<EvacuationReport>;
+  /** Of a cycle of another process, or of one that was interrupted. */
+  abort(run: Run): Promise<AbortOutcome>;
+  /** Undefined while a controller acts. */
+  look(signal: AbortSignal): Promise<VmSight[] | undefined>;
+  fence(vms: readonly string[], signal: AbortSignal): Promise<FenceOutcome>;
+  /** Undefined: this version has none. */
+  checkpoints: CheckpointVerbs | undefined;
+}
