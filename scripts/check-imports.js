@@ -15,6 +15,17 @@ const allowed = {
   demo: ["lab", "controller", "protocol", "timeline", "vmm", "index.ts"],
   testbed: ["lab", "demo/job-command.ts", "demo/job-log.ts", "controller", "protocol", "index.ts"],
   soak: ["testbed", "lab", "index.ts"],
+  eval: [
+    ...["testbed", "lab", "timeline", "controller", "index.ts"],
+    ...[
+      "bench/machine.ts",
+      "bench/results.ts",
+      "demo/job-command.ts",
+      "demo/job-log.ts",
+      "demo/job-clock.ts",
+    ],
+    ...["demo/recorder.ts", "demo/tables.ts"],
+  ],
   bench: ["lab", "demo", "controller", "protocol", "vmm", "index.ts"],
   cli: ["agent", "mpirun", "controller", "lab", "demo", "protocol", "vmm", "timeline", "index.ts"],
   "index.ts": ["controller", "protocol", "vmm"],
