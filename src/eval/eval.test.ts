@@ -4,7 +4,7 @@ import { Fault } from "../testbed/fault.js";
 import { disturbanceOf } from "./lab-world.js";
 import { evalCommand, type EvalFlags } from "./options.js";
 import { courseOf, type EvalPlan, sizeArguments, type Workload } from "./plan.js";
-import { aloneMs, allRight, type EvalResult, evalResult } from "./result.js";
+import { aloneMs, allRight, type EvalResult, evalResult, parseResults } from "./result.js";
 import { complaint, runEval } from "./run.js";
 import { evalLines } from "./tables.js";
 import type { EvalWorld, JobEnd } from "./world.js";
@@ -270,6 +270,16 @@ describe("runEval", () => {
     const abort = new AbortController();
     abort.abort(new Error("Ctrl-C"));
     await expect(evaluate({}, plan, abort)).rejects.toThrow("Ctrl-C");
+  });
+});
+
+describe("parseResults", () => {
+  it("reads what --json printed, and says which line is not of that kind", async () => {
+    const { results } = await evaluate({});
+    const text = `${results.map((result) => JSON.stringify(result)).join("\n")}\n`;
+    expect(parseResults(text, "a")).toEqual(results);
+    expect(() => parseResults(`${text}{"a":1}\n`, "a.json")).toThrow(/^a\.json:5 is no result/);
+    expect(() => parseResults("oops", "a.json")).toThrow(/^a\.json:1 is not JSON/);
   });
 });
 

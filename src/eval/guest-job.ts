@@ -16,6 +16,9 @@ const START_MS = 180_000;
 /** A job that iterates says so twice a second; an iteration of a large size takes longer. */
 const STILL_MS = 180_000;
 const POLL_MS = 100;
+/** ssh's own exit code. */
+const SSH_BROKE = 255;
+const MOST_TRIES = 5;
 let count = 0;
 
 /**
@@ -74,20 +77,27 @@ export class GuestJob implements EvalJob {
     this.#stop = new AbortController();
     this.#lost = undefined;
     const { signal } = this.#stop;
-    labExec(this.#bed.lab, FIRST, ["tail", "-n", "+1", `--pid=${this.#pid}`, "-f", this.#file], {
-      signal: AbortSignal.any([this.#signal, signal]),
-      onLine: (line) => {
-        if (!signal.aborted) this.#output.line(line);
-      },
-    }).then(
-      ({ code, stderr }) => {
-        if (!signal.aborted && !this.#output.hasEnded)
-          this.#lost = new Error(`its output ended (${code}): ${stderr.trim()}`);
-      },
-      (error: unknown) => {
-        if (!signal.aborted) this.#lost = error;
-      },
-    );
+    void this.#read(AbortSignal.any([this.#signal, signal]));
+  }
+
+  /** A connection that breaks is made anew: nothing of the file is lost by that. */
+  async #read(signal: AbortSignal): Promise<void> {
+    const tail = ["tail", "-n", "+1", `--pid=${this.#pid}`, "-f", this.#file];
+    const onLine = (line: string) => {
+      if (!signal.aborted) this.#output.line(line);
+    };
+    let problem = "";
+    for (let tries = 0; tries < MOST_TRIES; tries++) {
+      const ended = await labExec(this.#bed.lab, FIRST, tail, { signal, onLine }).then(
+        ({ code, stderr }) => ({ code, problem: stderr.trim() }),
+        (error: unknown) => ({ code: null, problem: String(error) }),
+      );
+      if (signal.aborted || this.#output.hasEnded) return;
+      problem = `${ended.problem} (${ended.code ?? "no exit code"})`;
+      if (ended.code !== SSH_BROKE) break;
+      this.#bed.say(`the connection that reads the job's output broke, and is made anew: ${problem}`);
+    }
+    this.#lost = new Error(problem);
   }
 
   async #isUp(program: string): Promise<void> {
@@ -103,7 +113,8 @@ export class GuestJob implements EvalJob {
         const well = ranks.every((r) => r.report.state === "running" && r.report.route === "openib");
         return ranks.length === this.#bed.worldSize && well && this.#output.iteration >= 0 ? true : undefined;
       },
-      { why: () => `${seen} ${this.#output.words}`, signal: this.#signal },
+      // Not more often: every look costs the emulated guests time.
+      { pollMs: 1000, why: () => `${seen} ${this.#output.words}`, signal: this.#signal },
     );
   }
 

@@ -1,5 +1,5 @@
 /** `npm run eval`: the evaluation as in the paper, docs/evaluation.md. Not part of the product. */
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { CommanderError } from "commander";
 import { ExitCode, SymvirtError } from "../errors.js";
@@ -9,7 +9,7 @@ import { startUndertaker } from "../testbed/testbed.js";
 import { evalSvg } from "./drawing.js";
 import { openEvalLab } from "./lab-world.js";
 import { type EvalFlags, evalCommand } from "./options.js";
-import { allRight, type EvalResult } from "./result.js";
+import { allRight, type EvalResult, parseResults } from "./result.js";
 import { runEval } from "./run.js";
 import { evalLines } from "./tables.js";
 
@@ -21,6 +21,24 @@ async function draw(results: readonly EvalResult[], folder: string): Promise<voi
   await mkdir(resolve(folder), { recursive: true });
   await writeFile(path, evalSvg(results));
   say(`the drawing is ${path}`);
+}
+
+async function show(results: readonly EvalResult[], flags: EvalFlags): Promise<number> {
+  if (flags.json !== true) for (const line of evalLines(results)) print(line);
+  await draw(results, flags.out);
+  return allRight(results) ? ExitCode.done : ExitCode.internal;
+}
+
+/** Results of earlier runs, in the order of the files. */
+async function read(files: readonly string[]): Promise<EvalResult[]> {
+  const found: EvalResult[] = [];
+  for (const file of files) {
+    const text = await readFile(file, "utf8").catch((cause: unknown) => {
+      throw new SymvirtError("usage", `${file} cannot be read: ${String(cause)}`, { cause });
+    });
+    found.push(...parseResults(text, file));
+  }
+  return found;
 }
 
 async function evaluate(flags: EvalFlags, signal: AbortSignal): Promise<number> {
@@ -37,9 +55,7 @@ async function evaluate(flags: EvalFlags, signal: AbortSignal): Promise<number> 
       await endRuns();
       await lab.close();
     }
-    if (flags.json !== true) for (const line of evalLines(results)) print(line);
-    await draw(results, flags.out);
-    return allRight(results) ? ExitCode.done : ExitCode.internal;
+    return await show(results, flags);
   } finally {
     undertaker.stdin?.end();
   }
@@ -55,7 +71,10 @@ for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
 
 try {
   await evalCommand(async (flags) => {
-    process.exitCode = await evaluate(flags, abort.signal);
+    process.exitCode =
+      flags.from === undefined
+        ? await evaluate(flags, abort.signal)
+        : await show(await read(flags.from), flags);
   }).parseAsync();
 } catch (caught) {
   // Whatever was under way when it was told to stop fails in its own way.

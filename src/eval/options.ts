@@ -4,6 +4,8 @@ import { type EvalPlan, modes, sizes, workloads } from "./plan.js";
 
 export interface EvalFlags extends EvalPlan {
   json?: boolean;
+  /** Files of results by --json: nothing is run, they are shown. */
+  from?: string[];
   /** Folder of the drawing. */
   out: string;
   /** Name of the lab. */
@@ -48,6 +50,7 @@ export function evalCommand(run: (flags: EvalFlags) => Promise<void>): Command {
     )
     .option("--iterations <n>", "instead of --seconds", whole(10, 1_000_000_000))
     .option("--json", "one object on stdout for each workload and mode, all else on stderr")
+    .option("--from <files...>", "run nothing: table and drawing of what --json has printed earlier")
     .option("--out <folder>", "where the drawing goes", "eval-output")
     .option("--name <name>", "name of the lab", "eval")
     .action(run);

@@ -1,5 +1,6 @@
 /** What `--json` prints: one object for each workload and mode. */
 import { z } from "zod";
+import { SymvirtError } from "../errors.js";
 import { machineSchema } from "../bench/results.js";
 import { modes, sizes, workloads } from "./plan.js";
 
@@ -34,6 +35,24 @@ export const evalResult = z.strictObject({
   longestGapMs: z.number().nullable(),
 });
 export type EvalResult = z.infer<typeof evalResult>;
+
+/** Reads what `--json` has printed. Throws where a line is not of that kind. */
+export function parseResults(text: string, file: string): EvalResult[] {
+  return text.split("\n").flatMap((line, i) => {
+    if (line.trim() === "") return [];
+    let parsed: unknown;
+    try {
+      parsed = JSON.parse(line);
+    } catch (cause) {
+      throw new SymvirtError("usage", `${file}:${i + 1} is not JSON`, { cause });
+    }
+    const found = evalResult.safeParse(parsed);
+    if (found.success) return [found.data];
+    throw new SymvirtError("usage", `${file}:${i + 1} is no result of an evaluation`, {
+      hint: z.prettifyError(found.error),
+    });
+  });
+}
 
 /** No answer was wrong or missing. */
 export function allRight(results: readonly EvalResult[]): boolean {
