@@ -92,12 +92,12 @@ export function evalSvg(results: readonly EvalResult[]): string {
     const x = scale.x(base);
     marks.push(`<line x1="${x}" x2="${x}" y1="${from - 3}" y2="${drawing.y - 3}" class="step"/>`);
   }
-  drawing.heading(paperCaption);
+  drawing.heading(`${paperCaption} (IB: InfiniBand)`);
   for (const { move, phases } of paperFigures)
     drawBar(
       drawing,
       scale,
-      move,
+      move.replaceAll("InfiniBand", "IB"),
       phases.map(({ phase, ms }) => ({ kind: kindOf(phase), ms })),
       formatMs(phases.reduce((sum, { ms }) => sum + ms, 0)),
     );
