@@ -16,28 +16,25 @@ const START_MS = 180_000;
 /** A job that iterates says so twice a second; an iteration of a large size takes longer. */
 const STILL_MS = 180_000;
 const POLL_MS = 100;
-/** ssh's own exit code. */
-const SSH_BROKE = 255;
-const MOST_TRIES = 5;
 let count = 0;
 
 /**
  * $0: the file, $@: the job. In a session of its own, so that the end of the connection does not end it; the last line of
- * the file is how it ended. Prints the pid of the shell that writes that line.
+ * the file is how it ended. Then the same connection follows the file: making another one takes an emulated guest
+ * half a minute while ranks poll on its only processor.
  */
 const startScript = `
 rm -f "$0" "$0.pid"
 : >"$0"
 setsid sh -c 'echo $$ >"$0.new"; mv "$0.new" "$0.pid"; "$@" >"$0" 2>&1; echo "exit $?" >>"$0"' "$0" "$@" </dev/null >/dev/null 2>&1 &
-until [ -e "$0.pid" ]; do sleep 0.1; done
-cat "$0.pid"`;
+until [ -e "$0.pid" ]; do sleep 0.1; done`;
+const followScript = `exec tail -n +1 --pid="$(cat "$0.pid")" -f "$0"`;
 
 export class GuestJob implements EvalJob {
   readonly #bed: Testbed;
   readonly #signal: AbortSignal;
   readonly #file = `/tmp/testbed-eval-${process.pid}-${++count}`;
   readonly #output = new JobOutput();
-  #pid = "";
   #stop = new AbortController();
   /** What ended the reading of the file before the job was over. */
   #lost: unknown;
@@ -60,44 +57,36 @@ export class GuestJob implements EvalJob {
       `/opt/symvirt/build/workloads/${program}`,
       args,
     );
-    const argv = ["sh", "-c", startScript, job.#file, ...command];
-    const deadline = AbortSignal.any([signal, AbortSignal.timeout(START_MS)]);
-    const { code, stdout, stderr } = await labExec(bed.lab, FIRST, argv, { signal: deadline });
-    job.#pid = stdout.trim();
-    if (code !== 0 || !/^\d+$/.test(job.#pid))
-      throw new Fault("failed", `the job was not started (${code}): ${stderr.trim()}`);
-    job.follow();
+    job.#follow(["sh", "-c", `${startScript}\n${followScript}`, job.#file, ...command]);
     await job.#isUp(program);
     return job;
   }
 
-  /** Reads the file from its begin, and goes on; also to be called when the guest has been started anew. */
-  follow(): void {
+  /** Reads the file anew, from its begin: for a guest that was started from a checkpoint, whose connections are gone. */
+  followAnew(): void {
+    this.#follow(["sh", "-c", followScript, this.#file]);
+  }
+
+  #follow(argv: readonly string[]): void {
     this.#stop.abort();
     this.#stop = new AbortController();
     this.#lost = undefined;
     const { signal } = this.#stop;
-    void this.#read(AbortSignal.any([this.#signal, signal]));
-  }
-
-  /** A connection that breaks is made anew: nothing of the file is lost by that. */
-  async #read(signal: AbortSignal): Promise<void> {
-    const tail = ["tail", "-n", "+1", `--pid=${this.#pid}`, "-f", this.#file];
-    const onLine = (line: string) => {
-      if (!signal.aborted) this.#output.line(line);
+    const options = {
+      signal: AbortSignal.any([this.#signal, signal]),
+      onLine: (line: string) => {
+        if (!signal.aborted) this.#output.line(line);
+      },
     };
-    let problem = "";
-    for (let tries = 0; tries < MOST_TRIES; tries++) {
-      const ended = await labExec(this.#bed.lab, FIRST, tail, { signal, onLine }).then(
-        ({ code, stderr }) => ({ code, problem: stderr.trim() }),
-        (error: unknown) => ({ code: null, problem: String(error) }),
-      );
-      if (signal.aborted || this.#output.hasEnded) return;
-      problem = `${ended.problem} (${ended.code ?? "no exit code"})`;
-      if (ended.code !== SSH_BROKE) break;
-      this.#bed.say(`the connection that reads the job's output broke, and is made anew: ${problem}`);
-    }
-    this.#lost = new Error(problem);
+    labExec(this.#bed.lab, FIRST, argv, options).then(
+      ({ code, stderr }) => {
+        if (!signal.aborted && !this.#output.hasEnded)
+          this.#lost = new Error(`it ended (${code}): ${stderr.trim()}`);
+      },
+      (error: unknown) => {
+        if (!signal.aborted) this.#lost = error;
+      },
+    );
   }
 
   async #isUp(program: string): Promise<void> {
