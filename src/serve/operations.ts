@@ -1,5 +1,7 @@
 /** The operations of a server: one at a time, each with its progress and its end; the last ones are remembered. */
 import { randomUUID } from "node:crypto";
+import type { SetPhase } from "../controller/checkpoint/set-cycle.js";
+import type { Phase } from "../controller/cycle.js";
 import type { CycleProgress } from "../controller/runner.js";
 import type { CycleTarget } from "../controller/state/journal.js";
 import { ExitCode, type ExitCodeName, SymvirtError } from "../errors.js";
@@ -27,7 +29,7 @@ export interface OperationView {
   startedAt: string;
   endedAt: string | null;
   /** Of the cycle that runs; null before it and between two. */
-  progress: { target: Pick<CycleTarget, "cycle" | "vm" | "from" | "to">; now: CycleProgress } | null;
+  progress: { target: Pick<CycleTarget, "cycle" | "vm" | "from" | "to">; now: CycleProgress<Phase | SetPhase> } | null;
   /** The verb's report, once it has ended with one. */
   report: object | null;
   /** Why it did not begin, or broke: nothing was touched unless `exit` says otherwise. */

@@ -4,6 +4,8 @@ import type { FenceOutcome } from "../controller/fence.js";
 import type { VmSight } from "../controller/liveness.js";
 import type { MigrateRequest } from "../controller/migrate.js";
 import type { CycleReport } from "../controller/report.js";
+import type { SetPhase } from "../controller/checkpoint/set-cycle.js";
+import type { Phase } from "../controller/cycle.js";
 import type { CycleProgress } from "../controller/runner.js";
 import type { AbortOutcome } from "../controller/script.js";
 import type { StatusReport } from "../controller/snapshot.js";
@@ -13,7 +15,7 @@ import type { CycleTarget } from "../controller/state/journal.js";
 export interface Run {
   /** Aborted: roll back, then resolve or reject as the verb does. */
   signal: AbortSignal;
-  onProgress: (target: CycleTarget, progress: CycleProgress) => void;
+  onProgress: (target: CycleTarget, progress: CycleProgress<Phase | SetPhase>) => void;
 }
 
 /** What every acting verb reports; `outcome` is one of its own words. */

@@ -50,9 +50,9 @@ const paints: readonly (readonly [selectors: string, property: "fill" | "stroke"
   [".p-copy", "fill", "copy"],
   [".p-stop,.still", "fill", "stop"],
   [".p-undo", "fill", "undo"],
-  [".b-openib", "fill", "openib"],
-  [".b-tcp", "fill", "tcp"],
-  [".b-none,.s-held", "fill", "held"],
+  [".b-openib,.p-save", "fill", "openib"],
+  [".b-tcp,.p-link", "fill", "tcp"],
+  [".b-none,.s-held,.p-job", "fill", "held"],
 ];
 
 /** The drawing's own style, for an element of class "timeline". */

@@ -2,11 +2,12 @@
 import type { CyclePhase, PhaseSpan } from "../controller/report.js";
 import { bar, Drawing, left, type LegendItem, right, row, width } from "./drawing.js";
 import { escapeText } from "./escape.js";
+import { grid } from "./grid.js";
 import type { TimelineInput } from "./input.js";
 import { longestPause } from "./job-rate.js";
 import { drawJob } from "./job-strip.js";
 import { drawingStyle } from "./palette.js";
-import { formatMs, linearScale, type Scale, ticks } from "./scale.js";
+import { formatMs, linearScale, type Scale } from "./scale.js";
 import { drawTraffic } from "./traffic-rows.js";
 
 const legend: readonly LegendItem[] = [
@@ -107,11 +108,6 @@ export function timelineSvg(input: TimelineInput): string {
   });
 
   const bottom = drawing.y + 6;
-  const grid = ticks(range.fromMs, range.toMs, 10).map((ms) => {
-    const x = scale.x(ms);
-    const label = `<text class="tick middle" x="${x}" y="14">${escapeText(ms === 0 ? "0" : formatTick(ms))}</text>`;
-    return `<line x1="${x}" x2="${x}" y1="20" y2="${bottom}" class="grid"/>${label}`;
-  });
   const start = scale.x(0);
   const end = scale.x(cycle.totalMs);
   const shade = `<rect x="${start}" y="20" width="${(end - start).toFixed(2)}" height="${bottom - 20}" class="cycle"/>`;
@@ -122,14 +118,9 @@ export function timelineSvg(input: TimelineInput): string {
     `<style>${drawingStyle()}</style>` +
     `<rect width="${width}" height="${bottom + 4}" class="paper"/>` +
     shade +
-    grid.join("") +
+    grid(scale, bottom) +
     drawing.parts.join("") +
     downtime(input, scale, bottom) +
     "</svg>"
   );
-}
-
-/** Axis labels in seconds with no needless digits. */
-function formatTick(ms: number): string {
-  return `${Number((ms / 1000).toFixed(3))} s`;
 }

@@ -10,7 +10,11 @@ import { parseJobLog } from "../../src/demo/job-log.js";
 
 const source = fileURLToPath(new URL("../workloads", import.meta.url));
 const build = fileURLToPath(new URL("../../build/workloads", import.meta.url));
-const names = ["ring", "sizes", "collectives", "onesided", "stencil", "late", "churn", "dirty"] as const;
+const kernels = ["memtest", "cg", "ft", "lu", "is"] as const;
+const names = [
+  ...["ring", "sizes", "collectives", "onesided", "stencil", "late", "churn", "dirty"],
+  ...kernels,
+] as const;
 
 /** mpirun's arguments for n ranks of a workload on this host. */
 function mpirun(n: number, btl: string, mca: string[], program: string, args: string[]) {
@@ -20,6 +24,9 @@ function mpirun(n: number, btl: string, mca: string[], program: string, args: st
     timeout: 60_000,
   });
 }
+
+/** For more ranks than processors. */
+const yields = ["--mca", "mpi_yield_when_idle", "1"];
 
 beforeAll(async () => {
   await execa("cmake", ["-S", source, "-B", build, "-Wno-dev"]);
@@ -73,12 +80,35 @@ describe.each(names)("%s", (name) => {
 });
 
 it("late tells the longest gap of the ranks that do not compute", async () => {
-  const yields = ["--mca", "mpi_yield_when_idle", "1"];
   const { stdout, stderr, exitCode } = await mpirun(3, "self,vader", yields, "late", [
     ...["--seconds", "5", "--compute", "2"],
   ]);
   expect(exitCode, stderr).toBe(0);
   expect(parseJobLog(stdout).result?.longestGapMs).toBeLessThan(1000);
+});
+
+/** Sizes by program: the number of ranks divides none of them. */
+const sizes = [
+  ["memtest", "--megabytes", 3],
+  ["cg", "--size", 2048],
+  ["ft", "--size", 64],
+  ["lu", "--size", 43],
+  ["is", "--size", 32_768],
+] as const;
+
+it.each(sizes)("%s verifies another size on any number of ranks", async (name, option, size) => {
+  for (const ranks of [1, 3, 5]) {
+    const args = [option, String(size), "--iterations", "30"];
+    const { stdout, stderr, exitCode } = await mpirun(ranks, "self,vader", yields, name, args);
+    expect(exitCode, stderr).toBe(0);
+    expect(parseJobLog(stdout).result).toMatchObject({ workload: name, ok: true, ranks, iterations: 30 });
+  }
+});
+
+it.each(["cg", "ft", "lu", "is"])("%s rejects a size it cannot do", async (name) => {
+  const { exitCode, stderr } = await mpirun(2, "self,vader", [], name, ["--size", "7"]);
+  expect(exitCode).toBe(2);
+  expect(stderr).toContain("--size must be");
 });
 
 it("rejects an unknown option", async () => {

@@ -44,7 +44,8 @@ void *wl_alloc(size_t size)
 static const char usage[] =
     "options: --seconds S --iterations N --seed N --stop-file PATH --corrupt-at N\n"
     "         --progress S (0.5: at most one progress line in this time)\n"
-    "         --hold S (sizes) --compute S (late) --no-atomics (onesided) --megabytes N (dirty)\n";
+    "         --hold S (sizes) --compute S (late) --no-atomics (onesided) --megabytes N (dirty, memtest)\n"
+    "         --size N (cg: rows, is: keys, ft, lu: edge)\n";
 
 static bool read_seconds(const char *text, double *value)
 {
@@ -76,7 +77,7 @@ static bool read_options(struct workload *w, int argc, char **argv)
         {"hold", required_argument, NULL, 'h'},       {"compute", required_argument, NULL, 'p'},
         {"stop-file", required_argument, NULL, 'f'},  {"no-atomics", no_argument, NULL, 'n'},
         {"progress", required_argument, NULL, 'r'},   {"megabytes", required_argument, NULL, 'm'},
-        {NULL, 0, NULL, 0},
+        {"size", required_argument, NULL, 'z'},       {NULL, 0, NULL, 0},
     };
     int c;
     bool ok = true;
@@ -95,6 +96,7 @@ static bool read_options(struct workload *w, int argc, char **argv)
         case 'p': ok = read_seconds(optarg, &w->compute); break;
         case 'r': ok = read_seconds(optarg, &w->progress); break;
         case 'm': ok = read_number(optarg, &w->megabytes) && w->megabytes > 0 && w->megabytes <= 65536; break;
+        case 'z': ok = read_number(optarg, &w->size) && w->size > 0; break;
         case 'f': w->stop_file = optarg; break;
         case 'n': w->atomics = false; break;
         default: ok = false;
@@ -125,8 +127,32 @@ void wl_init(struct workload *w, const char *name, int *argc, char ***argv, int 
     }
     if (w->seconds == 0 && w->iterations == 0 && w->stop_file == NULL)
         w->seconds = 10;
+    wl_start_clock(w);
+}
+
+void wl_start_clock(struct workload *w)
+{
     MPI_Barrier(MPI_COMM_WORLD);
     w->started = w->last = w->printed = wl_now();
+}
+
+void wl_usage(const struct workload *w, const char *problem)
+{
+    if (w->rank == 0)
+        fprintf(stderr, "%s: bad options: %s\n%s", w->name, problem, usage);
+    MPI_Finalize();
+    exit(WL_EXIT_USAGE);
+}
+
+long wl_size(const struct workload *w, long fallback, long least, long most, bool power_of_two)
+{
+    const long size = w->size > 0 ? w->size : fallback;
+    char problem[96];
+    if (size >= least && size <= most && !(power_of_two && (size & (size - 1)) != 0))
+        return size;
+    snprintf(problem, sizeof problem, "--size must be %sfrom %ld to %ld", power_of_two ? "a power of two " : "", least,
+             most);
+    wl_usage(w, problem);
 }
 
 /* ---- known data ---- */

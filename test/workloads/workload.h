@@ -31,7 +31,8 @@ struct workload {
     double hold;      /* --hold: seconds messages stay unmatched (sizes) */
     double compute;   /* --compute: seconds without a call of MPI (late) */
     double progress;  /* --progress: seconds between progress lines at least; 0 = one an iteration */
-    long megabytes;   /* --megabytes: size of the array a rank stamps (dirty) */
+    long megabytes;   /* --megabytes: size of a rank's array (dirty, memtest) */
+    long size;        /* --size: of the problem, see wl_size; 0 = the program's own */
     bool atomics;     /* --no-atomics: no accumulate, fetch-and-op, compare-and-swap (onesided) */
 
     /* clock */
@@ -46,6 +47,18 @@ struct workload {
 
 /* Reads the options, starts MPI with at least the given thread level and the clock. */
 void wl_init(struct workload *w, const char *name, int *argc, char ***argv, int thread_level);
+
+/*
+ * --size if it was given, else `fallback`; a size outside of least to most, or no power of two where it must be
+ * one, ends the job with WL_EXIT_USAGE. What it counts (rows, keys, an edge) is the program's matter.
+ */
+long wl_size(const struct workload *w, long fallback, long least, long most, bool power_of_two);
+
+/* Ends all ranks with WL_EXIT_USAGE; rank 0 says why. All must call it. */
+_Noreturn void wl_usage(const struct workload *w, const char *problem);
+
+/* Starts the clock again, on all ranks, after preparations that are no part of the job's time. */
+void wl_start_clock(struct workload *w);
 
 /* Ends an iteration: the ranks of comm agree (rank 0 decides by time) whether there is another. */
 bool wl_next(struct workload *w, MPI_Comm comm);

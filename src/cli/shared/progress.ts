@@ -44,7 +44,7 @@ const names: Partial<Record<AnyPhase, string>> = {
 };
 
 export interface ProgressView {
-  update(target: Pick<CycleTarget, "vm">, progress: CycleProgress<AnyPhase>): void;
+  update(target: Pick<CycleTarget, "vm" | "set">, progress: CycleProgress<AnyPhase>): void;
   end(): Promise<void>;
 }
 
