@@ -297,6 +297,14 @@ void sv_openib_unload(void)
 {
 }
 
+void sv_openib_finalize(void)
+{
+}
+
+void sv_openib_end(void)
+{
+}
+
 int sv_openib_take_over(const mca_btl_base_component_t *stock, char *why, size_t size)
 {
     return 0;

@@ -31,6 +31,10 @@ const mca_btl_base_module_t *sv_openib_defaults(void)
     return knows_defaults ? &defaults : NULL;
 }
 
+void sv_openib_finalize(void)
+{
+}
+
 int sv_openib_close(char *why, size_t size, int *open_count)
 {
     closed += NULL != sv_proxy.openib;

@@ -86,7 +86,7 @@ static mca_btl_base_module_t **proxy_init(int *count, bool enable_progress_threa
 
 static int proxy_close(void)
 {
-    sv_openib_unload();
+    sv_openib_end();
     return OPAL_SUCCESS;
 }
 

@@ -39,11 +39,8 @@ int sv_openib_take_over(const mca_btl_base_component_t *stock, char *why, size_t
     return 0;
 }
 
-void sv_openib_unload(void)
+static void close_component(void)
 {
-    if (NULL == library) {
-        return;
-    }
     component->btl_version.mca_close_component();
     /* The variables point into the library. With project NULL the group is not found and
      * MPI_Finalize crashes (mca_base_var.c). */
@@ -52,12 +49,37 @@ void sv_openib_unload(void)
         sv_opal.var_group_deregister(group);
     }
     component = NULL;
-    dlclose(library);
-    library = NULL;
+}
+
+static void release_what_is_left(void)
+{
     char left[160];
     if (sv_ledger_release(left, sizeof(left))) {
         sv_info("openib had left open: %s", left);
     }
+}
+
+void sv_openib_unload(void)
+{
+    if (NULL == library) {
+        return;
+    }
+    close_component();
+    dlclose(library);
+    library = NULL;
+    release_what_is_left();
+}
+
+void sv_openib_end(void)
+{
+    if (NULL == library) {
+        return;
+    }
+    close_component();
+    /* Mapped it stays: OPAL's event base is run on until the end of MPI_Finalize, and a timer of udcm's that is
+     * still in it must find its code. No epoch comes after this one. */
+    library = NULL;
+    release_what_is_left();
 }
 
 /* Every module begins as a copy of this one (btl_openib_component.c, init_one_port), whose limits are openib's
@@ -206,6 +228,20 @@ int sv_openib_drop(const struct sv_ranks *peers, char *why, size_t size)
         sv_opal.progress_thread_resume(NULL);
     }
     return rc;
+}
+
+void sv_openib_finalize(void)
+{
+    if (NULL == sv_proxy.openib) {
+        return;
+    }
+    const bool paused = OPAL_SUCCESS == sv_opal.progress_thread_pause(NULL);
+    run_out_events();
+    sv_proxy.openib->btl_finalize(sv_proxy.openib);
+    sv_proxy.openib = NULL;
+    if (paused) {
+        sv_opal.progress_thread_resume(NULL);
+    }
 }
 
 int sv_openib_close(char *why, size_t size, int *open_count)

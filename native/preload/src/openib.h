@@ -20,7 +20,10 @@ const mca_btl_base_module_t *sv_openib_defaults(void);
 /* Closes it: live registrations, endpoints, module, component, library. 0, or -EBUSY with the
  * descriptors still open in `why` (then *open_count says how many). The caller has drained. */
 int sv_openib_close(char *why, size_t size, int *open_count);
-/* Closes only what sv_openib_open did, at MPI_Finalize, after the module was finalized. */
+/* Closes only what sv_openib_open did: component and library. */
 void sv_openib_unload(void);
+/* At MPI_Finalize: the module, with nothing of it left in OPAL's event base; and, after that, the component. */
+void sv_openib_finalize(void);
+void sv_openib_end(void);
 
 #endif

@@ -408,10 +408,7 @@ static int proxy_finalize(mca_btl_base_module_t *module)
             (unsigned long long)tcp.sent, (unsigned long long)tcp.received, sv_registration_count());
     sv_proxy.polling = false;
     sv_proxy.finalized = true;
-    if (sv_proxy.openib) {
-        sv_proxy.openib->btl_finalize(sv_proxy.openib);
-        sv_proxy.openib = NULL;
-    }
+    sv_openib_finalize();
     for (int i = 0; i < sv_proxy.tcp_count; i++) {
         sv_proxy.tcp[i]->btl_finalize(sv_proxy.tcp[i]);
     }
