@@ -28,7 +28,11 @@ export function restartCommand(): Command {
       placed,
       {},
     )
-    .option("--gone <host...>", "you vouch that this host is off: it is not asked whether it still runs a VM", [])
+    .option(
+      "--gone <host...>",
+      "you vouch that this host is off: it is not asked whether it still runs a VM",
+      [],
+    )
     .option("--dry-run", "plan only; the checkpoint is read and verified")
     .option("--timeout <duration>", "give it up if it is not done by then, e.g. 5m", duration)
     .addHelpText(

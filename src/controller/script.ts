@@ -155,7 +155,9 @@ export class Controller {
   }
 
   /** What a restart would do and what stands against it; the checkpoint is read and verified, nothing is touched. */
-  async planRestart(request: Omit<RestartRequest, "signal"> & { signal?: AbortSignal }): Promise<RestartPlan> {
+  async planRestart(
+    request: Omit<RestartRequest, "signal"> & { signal?: AbortSignal },
+  ): Promise<RestartPlan> {
     const { signal = never } = request;
     return await this.#within(`plan of a restart of ${request.id}`, false, (session) =>
       planFromCheckpoint(session, { ...request, signal }),

@@ -117,7 +117,11 @@ function awayByVm(job: RosterJob): JobStatus["away"] {
   return [...away].map(([vm, ranks]) => ({ vm, ranks })).sort((a, b) => a.vm.localeCompare(b.vm));
 }
 
-export function runningCycle(target: CycleTarget, verb: string, progress: CycleProgress<Phase | SetPhase>): RunningCycle {
+export function runningCycle(
+  target: CycleTarget,
+  verb: string,
+  progress: CycleProgress<Phase | SetPhase>,
+): RunningCycle {
   const { cycle, vm, from, to } = target;
   return { cycle, verb, vm, from, to, pid: process.pid, ...progress };
 }

@@ -101,7 +101,10 @@ export class Job {
   /** Of a detached job: reads what it has said so far, which may be less than before. */
   async #read(): Promise<void> {
     if (this.#log === undefined) return;
-    const text = await this.#bed.guest("vm1", `cat ${this.#log}.code 2>/dev/null || echo; tail -n 400 ${this.#log}`);
+    const text = await this.#bed.guest(
+      "vm1",
+      `cat ${this.#log}.code 2>/dev/null || echo; tail -n 400 ${this.#log}`,
+    );
     const [code = "", ...lines] = text.split("\n");
     this.#lines.length = 0;
     this.#iteration = -1;
@@ -255,7 +258,10 @@ export class Job {
         await this.#read();
         return this.#code;
       }).catch(() => {
-        throw new Fault("lost", `${this.program} does not end within ${deadlineMs / 1000} s. ${this.output()}`);
+        throw new Fault(
+          "lost",
+          `${this.program} does not end within ${deadlineMs / 1000} s. ${this.output()}`,
+        );
       });
     }
     const ended = await Promise.race([

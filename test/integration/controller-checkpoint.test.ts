@@ -27,7 +27,9 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
     expect(report).toMatchObject({ outcome: "done", verb: "checkpoint", complete: true, strategy });
     expectAsBefore(w);
     const of = (text: string) => w.calls.flatMap((call, i) => (call.startsWith(text) ? [i] : []));
-    expect([of("links down"), of("taken"), of("links up"), of("attach")].map((x) => x.length)).toEqual([2, 2, 2, 2]);
+    expect([of("links down"), of("taken"), of("links up"), of("attach")].map((x) => x.length)).toEqual([
+      2, 2, 2, 2,
+    ]);
     expect(Math.max(...of("detach"))).toBeLessThan(Math.min(...of("links down")));
     expect(Math.max(...of("links down"))).toBeLessThan(Math.min(...of("capture")));
     expect(Math.max(...of("taken"))).toBeLessThan(Math.min(...of("links up")));
@@ -37,7 +39,9 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
 
     const manifest = storeOf(w).read(report.checkpoint);
     expect(manifest.id).toMatch(/-first$/);
-    expect(manifest.vms.map(({ vm, host, cards, disks }) => [vm, host, cards[0]?.tag, disks[0]?.kept.kind])).toEqual([
+    expect(
+      manifest.vms.map(({ vm, host, cards, disks }) => [vm, host, cards[0]?.tag, disks[0]?.kept.kind]),
+    ).toEqual([
       ["vm1", "h1", "hca0", "copy"],
       ["vm2", "h2", "hca0", "copy"],
     ]);
@@ -84,7 +88,11 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
     const controller = await controllerOf(w, 30_000);
     const report = await controller.checkpoint({ strategy });
     expect(report).toMatchObject({ outcome: "needs-operator", complete: true });
-    expect(storeOf(w).list().map((e) => e.state)).toEqual(["complete"]);
+    expect(
+      storeOf(w)
+        .list()
+        .map((e) => e.state),
+    ).toEqual(["complete"]);
     w.deadPorts.clear();
     for (const { mac } of w.guest("vm1").devices) w.guest("vm1").card(mac, "ACTIVE");
     expect(await controller.abort()).toMatchObject({ outcome: "done" });
@@ -121,7 +129,11 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
       const outcome = await controller.abort();
       expect(outcome).toMatchObject({ outcome: kept === undefined ? "rolled-back" : "done" });
       expectAsBefore(w);
-      expect(storeOf(w).list().map((e) => e.id)).toEqual(kept === undefined ? [] : [kept]);
+      expect(
+        storeOf(w)
+          .list()
+          .map((e) => e.id),
+      ).toEqual(kept === undefined ? [] : [kept]);
       expect((await controller.checkpoint({ strategy })).outcome).toBe("done");
     },
   );
@@ -171,7 +183,10 @@ function killedIn(w: FakeCluster, last: string, strategy: Strategy, checkpoint: 
     for (const rank of guest.ranks) {
       rank.torn = true;
       if (strategy === "live") rank.away = new Set([0, 1, 2, 3]);
-      const side = strategy === "live" ? ({ state: "running", route: "tcp" } as const) : ({ state: "parked", route: "none" } as const);
+      const side =
+        strategy === "live"
+          ? ({ state: "running", route: "tcp" } as const)
+          : ({ state: "parked", route: "none" } as const);
       rank.report = { ...rank.report, ...side, cycle, step: 1, openDescriptors: 0 };
     }
   }
@@ -192,7 +207,10 @@ describe("a checkpoint is refused, with nothing touched,", () => {
   it("without a store", async () => {
     const w = world({ deadlines: calm });
     delete w.cluster.checkpoints;
-    expect(await refused(w)).toMatchObject({ exit: "usage", message: expect.stringContaining("has no checkpoint store") });
+    expect(await refused(w)).toMatchObject({
+      exit: "usage",
+      message: expect.stringContaining("has no checkpoint store"),
+    });
   });
 
   it("with a VM that does not run, a rank that is not reported, and a stranger on the card; all at once", async () => {
@@ -210,7 +228,8 @@ describe("a checkpoint is refused, with nothing touched,", () => {
     const w = world({ deadlines: calm });
     w.processes.delete("vm2@h2");
     const error = (await refused(w)) as SymvirtError;
-    for (const word of ["QMP of vm2 on h2 does not answer", "only 2 of them"]) expect(error.message).toContain(word);
+    for (const word of ["QMP of vm2 on h2 does not answer", "only 2 of them"])
+      expect(error.message).toContain(word);
     expect(w.calls).toEqual([]);
   });
 });

@@ -94,7 +94,10 @@ describe("a restart", () => {
     const { w, controller, id } = await afterDeath();
     w.processes.set("vm2@h3", { status: "paused", cards: new Map(), moved: false, channel: undefined });
     const error = await rejection(controller.restart({ id }));
-    expect(error).toMatchObject({ exit: "refused", message: expect.stringContaining("vm2 still runs on h3 (pid 4711)") });
+    expect(error).toMatchObject({
+      exit: "refused",
+      message: expect.stringContaining("vm2 still runs on h3 (pid 4711)"),
+    });
     expect(w.calls).toEqual([]);
   });
 
@@ -102,7 +105,10 @@ describe("a restart", () => {
     const { w, controller, id } = await afterDeath();
     for (const host of ["h2", "h3"]) w.cluster.hosts[host] = { ...host2(w, host), cards: {} };
     const error = await rejection(controller.restart({ id }));
-    expect(error).toMatchObject({ exit: "refused", message: expect.stringContaining("free card (e1000e) for vm2") });
+    expect(error).toMatchObject({
+      exit: "refused",
+      message: expect.stringContaining("free card (e1000e) for vm2"),
+    });
     const asked = await rejection(controller.restart({ id, on: { vm1: "h3" } }));
     expect(asked.message).toContain("h3 has no free card (e1000e) for vm1");
   });
@@ -141,20 +147,23 @@ describe("a restart", () => {
   });
 
   const failing: FakeOp[] = ["launch", "restore", "resume", "setLinks", "attach"];
-  it.each(failing)("that fails in %s ends what it started, puts the disks back, and says what to do", async (op) => {
-    const { w, controller, id } = await afterDeath();
-    w.fault = (now, where) => {
-      if (now === op && where.startsWith("vm2@")) throw new SymvirtError("refused", `no ${op} today`);
-    };
-    const report = await controller.restart({ id });
-    expect(report).toMatchObject({ outcome: "rolled-back", complete: true });
-    expect(report.message).toContain(`no ${op} today`);
-    expect(report.message).toContain(`symvirt restart ${id}`);
-    expectNothingRuns(w);
-    w.fault = () => undefined;
-    expect((await controller.restart({ id })).outcome).toBe("done");
-    expectRestarted(w, ["h1", "h2"]);
-  });
+  it.each(failing)(
+    "that fails in %s ends what it started, puts the disks back, and says what to do",
+    async (op) => {
+      const { w, controller, id } = await afterDeath();
+      w.fault = (now, where) => {
+        if (now === op && where.startsWith("vm2@")) throw new SymvirtError("refused", `no ${op} today`);
+      };
+      const report = await controller.restart({ id });
+      expect(report).toMatchObject({ outcome: "rolled-back", complete: true });
+      expect(report.message).toContain(`no ${op} today`);
+      expect(report.message).toContain(`symvirt restart ${id}`);
+      expectNothingRuns(w);
+      w.fault = () => undefined;
+      expect((await controller.restart({ id })).outcome).toBe("done");
+      expectRestarted(w, ["h1", "h2"]);
+    },
+  );
 
   it("that is aborted is undone", async () => {
     const { w, controller, id } = await afterDeath();
@@ -163,7 +172,10 @@ describe("a restart", () => {
       if (op === "attach") abort.abort(new SymvirtError("interrupted", "asked to stop"));
     };
     const report = await controller.restart({ id, signal: abort.signal });
-    expect(report).toMatchObject({ outcome: "rolled-back", message: expect.stringContaining("asked to stop") });
+    expect(report).toMatchObject({
+      outcome: "rolled-back",
+      message: expect.stringContaining("asked to stop"),
+    });
     expectNothingRuns(w);
   });
 
@@ -174,7 +186,14 @@ describe("a restart", () => {
     openStateFolder(w.cluster.state);
     const journal = new Journal(w.cluster.state);
     journal.append({ kind: "begin", pid: 1, verb: "restart", target });
-    journal.append({ kind: "phase", cycle: target.cycle, event: "begin", phase: "load", step: 0, effects: [] });
+    journal.append({
+      kind: "phase",
+      cycle: target.cycle,
+      event: "begin",
+      phase: "load",
+      step: 0,
+      effects: [],
+    });
     w.processes.set("vm1@h1", { status: "paused", cards: new Map(), moved: false, channel: undefined });
     writeFileSync(`${w.diskOf("vm1")}.before-restart`, "later disk of vm1");
     writeFileSync(w.diskOf("vm1"), "first disk of vm1");

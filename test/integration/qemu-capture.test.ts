@@ -101,7 +101,7 @@ async function capture(
 
 /** The sink ends a little after the capture. */
 async function written(file: string): Promise<void> {
-  for (const until = performance.now() + 60_000; !existsSync(`${file}.done`); ) {
+  for (const until = performance.now() + 60_000; !existsSync(`${file}.done`);) {
     if (performance.now() > until) throw new Error(`${file} is not complete`);
     await sleep(20);
   }

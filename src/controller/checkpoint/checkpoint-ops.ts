@@ -170,7 +170,9 @@ export class CheckpointOps implements SetOps {
         const part = await pending.seal(file, signal);
         const { drive, image, format, backing } = disk;
         const kept =
-          backing === undefined ? ({ kind: "copy", part } as const) : ({ kind: "overlay", part, backing } as const);
+          backing === undefined
+            ? ({ kind: "copy", part } as const)
+            : ({ kind: "overlay", part, backing } as const);
         disks.push({ drive, image, format, kept });
       }
       const { vmmVersion, machine, memoryBytes } = known.facts;

@@ -41,7 +41,8 @@ export async function takeCheckpoint(session: Session, request: CheckpointReques
     request.onPlan?.(plan);
     const refused = checkpointRefusal(plan);
     if (refused !== undefined) throw refused;
-    if (plan.target === undefined) throw new SymvirtError("internal", "a plan without refusals has no target");
+    if (plan.target === undefined)
+      throw new SymvirtError("internal", "a plan without refusals has no target");
     const what = `checkpoint of ${plan.vms.map((v) => v.vm).join(", ")}`;
     const pending = store.begin({ name: request.name, what, neededBytes: plan.room?.neededBytes ?? 0 });
     try {

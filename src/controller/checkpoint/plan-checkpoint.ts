@@ -76,7 +76,10 @@ export async function planCheckpoint(
   const silent = await greetAgents(fleet, [...plan.facts.keys()], signal);
   for (const error of silent.values()) findings.take(error);
   for (const complaint of fleet.complaints())
-    findings.refuse(complaint, "an agent that speaks for other VMs is broken or hostile: look into that guest");
+    findings.refuse(
+      complaint,
+      "an agent that speaks for other VMs is broken or hostile: look into that guest",
+    );
 
   const jobs = planJobs(fleet, plan, findings);
   for (const { vm, cards } of plan.vms) {
@@ -89,7 +92,9 @@ export async function planCheckpoint(
     if (known.capture.method === "stop-and-save") plan.method = "stop-and-save";
   }
   if (plan.method === "stop-and-save")
-    findings.note("a host cannot write-protect memory (userfaultfd): the VMs stand still until theirs is written");
+    findings.note(
+      "a host cannot write-protect memory (userfaultfd): the VMs stand still until theirs is written",
+    );
   try {
     plan.room = store.room(needed(plan, store));
   } catch (error) {
@@ -112,7 +117,10 @@ function needed({ facts }: CheckpointPlan, store: CheckpointStore): number {
   const all = [...facts.values()];
   const memoryBytes = all.reduce((sum, { facts: f }) => sum + f.memoryBytes, 0);
   const disks = all.flatMap(({ capture }) => capture.disks);
-  return estimateBytes({ memoryBytes, diskBytes: disks.reduce((sum, d) => sum + d.usedBytes, 0) }, store.last());
+  return estimateBytes(
+    { memoryBytes, diskBytes: disks.reduce((sum, d) => sum + d.usedBytes, 0) },
+    store.last(),
+  );
 }
 
 /** live if every job can; a note says why not. */
@@ -135,7 +143,12 @@ function planJobs(fleet: Fleet, plan: CheckpointPlan, findings: Findings): Cycle
   const jobs = [...new Map(found.map((j) => [j.job, j])).values()];
   // Once a job, not once a VM of it.
   for (const { job, ranks } of jobs)
-    checkJobs(ranks[0]?.vm ?? "", roster.filter((j) => j.job === job), findings, plan.strategy);
+    checkJobs(
+      ranks[0]?.vm ?? "",
+      roster.filter((j) => j.job === job),
+      findings,
+      plan.strategy,
+    );
   return jobs;
 }
 

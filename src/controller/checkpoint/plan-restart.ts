@@ -145,7 +145,8 @@ function chooseHosts(
       if (cards !== undefined) return [take(captured, host, cards)];
     }
     const drivers = captured.cards.map((c) => c.driver).join(", ");
-    if (asked !== undefined && !healthy.includes(asked)) findings.refuse(`host ${asked} does not answer`, "choose another");
+    if (asked !== undefined && !healthy.includes(asked))
+      findings.refuse(`host ${asked} does not answer`, "choose another");
     else
       findings.refuse(
         asked === undefined
@@ -204,9 +205,15 @@ echo ok
       for (const line of lines) {
         const [what, value = ""] = [line.split(" ")[0], line.slice(line.indexOf(" ") + 1)];
         if (what === "store")
-          findings.refuse(`${host} cannot read the checkpoint ${manifest.id} in ${folder}`, "mount the store there");
+          findings.refuse(
+            `${host} cannot read the checkpoint ${manifest.id} in ${folder}`,
+            "mount the store there",
+          );
         else if (what === "backing")
-          findings.refuse(`${host} cannot read ${value}, which lies under a disk`, "bring it there, as it was");
+          findings.refuse(
+            `${host} cannot read ${value}, which lies under a disk`,
+            "bring it there, as it was",
+          );
         else
           findings.refuse(
             `${host} has ${Math.floor(Number(value) / 1024)} MiB of memory free, and ${here.map((m) => m.vm).join(", ")} take ${Math.ceil(kibibytes / 1024)} MiB`,
@@ -219,13 +226,17 @@ echo ok
 
 function stepsOf(manifest: Manifest, vms: readonly SetVm[]): string[] {
   const where = vms.map((v) => `${v.vm} on ${v.host}`).join(", ");
-  const cards = vms.flatMap((v) => v.cards.map(({ tag, card }) => `${card} of ${v.host} as ${tag} of ${v.vm}`));
+  const cards = vms.flatMap((v) =>
+    v.cards.map(({ tag, card }) => `${card} of ${v.host} as ${tag} of ${v.vm}`),
+  );
   const ranks = manifest.jobs.reduce((sum, j) => sum + j.ranks.length, 0);
   return [
     `put the disks of ${vms.map((v) => v.vm).join(", ")} back to what they held at ${manifest.createdAt}`,
     `start ${where} from checkpoint ${manifest.id}, paused, then resume all and join the wires`,
     ...(cards.length > 0 ? [`attach ${cards.join(", ")} and wait for link-up`] : []),
-    ...(ranks > 0 ? [`let the ${ranks} ranks of job ${manifest.jobs.map((j) => j.job).join(", ")} run over openib`] : []),
+    ...(ranks > 0
+      ? [`let the ${ranks} ranks of job ${manifest.jobs.map((j) => j.job).join(", ")} run over openib`]
+      : []),
   ];
 }
 

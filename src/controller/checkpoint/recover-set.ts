@@ -73,7 +73,11 @@ async function ofCheckpoint(
   const reached = reachedBy(phases);
   // Before anything is asked of the guests: one that stands still does not answer.
   if (reached === "cut") await ops.run("release", signal);
-  const silent = await greetAgents(fleet, vms.map((v) => v.vm), signal);
+  const silent = await greetAgents(
+    fleet,
+    vms.map((v) => v.vm),
+    signal,
+  );
   const living = new Set(fleet.roster.jobs().map((j) => j.job));
   // Without jobs that have ended meanwhile: their agents answer and know nothing of them.
   const jobs = target.jobs.filter((j) => living.has(j.job) || j.ranks.some((r) => silent.has(r.vm)));

@@ -116,7 +116,12 @@ if [ -e "$image.before-restart" ]; then mv -f "$image.before-restart" "$image"; 
 
   async #forgetOldDisks(vm: SetVm, signal: AbortSignal): Promise<void> {
     for (const image of vm.images)
-      await this.#onHost(vm, `remove ${image}.before-restart`, `rm -f ${quote(`${image}.before-restart`)}\n`, signal);
+      await this.#onHost(
+        vm,
+        `remove ${image}.before-restart`,
+        `rm -f ${quote(`${image}.before-restart`)}\n`,
+        signal,
+      );
   }
 
   async #onHost({ vm, host }: SetVm, what: string, script: string, signal: AbortSignal): Promise<void> {

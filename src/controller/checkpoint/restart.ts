@@ -68,9 +68,11 @@ export async function restartSet(session: Session, request: RestartRequest): Pro
     });
     try {
       const { manifest, folder } = hold;
-      const plan = await planRestart(session, { manifest, on, gone, signal: stop }).catch((error: unknown) => {
-        throw stop.aborted ? interrupted(error) : error;
-      });
+      const plan = await planRestart(session, { manifest, on, gone, signal: stop }).catch(
+        (error: unknown) => {
+          throw stop.aborted ? interrupted(error) : error;
+        },
+      );
       if (stop.aborted) throw interrupted(stop.reason);
       request.onPlan?.(plan);
       const refused = restartRefusal(plan);

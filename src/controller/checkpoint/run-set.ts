@@ -31,7 +31,9 @@ export async function runSet(
     ...{ fleet: session.fleet, journal: session.journal, verb, target, ops },
     ...{ checkpoint: set.checkpoint, vms: set.vms },
     ...(resumeFrom === undefined ? {} : { resumeFrom }),
-    ...(onProgress === undefined ? {} : { onProgress: (p: CycleProgress<SetPhase>) => onProgress(target, p) }),
+    ...(onProgress === undefined
+      ? {}
+      : { onProgress: (p: CycleProgress<SetPhase>) => onProgress(target, p) }),
     ...(settleMs === undefined ? {} : { settleMs }),
   });
   desk.running(runner, target, verb);

@@ -77,12 +77,22 @@ describe("a checkpoint", () => {
       ...[{ type: "begin" } as const, ...oks(9), { type: "abort", cause: "too late for that" } as const],
       ...[{ type: "fail", cause: "sticky port" } as const, ...oks(3)],
     ]);
-    expect(walked.phases.slice(9)).toEqual(["attach", "undo:attach", "undo:link-up", "undo:re-init", "ended"]);
+    expect(walked.phases.slice(9)).toEqual([
+      "attach",
+      "undo:attach",
+      "undo:link-up",
+      "undo:re-init",
+      "ended",
+    ]);
     expect(endOf(walked)).toMatchObject({ outcome: "done", message: expect.stringContaining("sticky port") });
   });
 
   it("stops the work of a phase before it goes back, and takes its word for what was done", () => {
-    const walked = walk(initialSet(shape()), [{ type: "begin" }, ...oks(5), { type: "abort", cause: "stop" }]);
+    const walked = walk(initialSet(shape()), [
+      { type: "begin" },
+      ...oks(5),
+      { type: "abort", cause: "stop" },
+    ]);
     expect(walked.state.phase).toBe("capture");
     expect(walked.effects.at(-1)).toEqual({ do: "cancel" });
     expect(walk(walked.state, [ok]).phases).toEqual(["undo:release"]);
@@ -95,7 +105,10 @@ describe("a checkpoint", () => {
     const early = walk(initialSet(shape()), [{ type: "begin" }, lost]);
     expect(early.state.phase).toBe("undo:re-init");
     const late = walk(initialSet(shape()), [{ type: "begin" }, ...oks(7), lost, ...oks(5)]);
-    expect(endOf(late)).toMatchObject({ outcome: "needs-operator", message: expect.stringContaining("rank 3 died") });
+    expect(endOf(late)).toMatchObject({
+      outcome: "needs-operator",
+      message: expect.stringContaining("rank 3 died"),
+    });
   });
 });
 
@@ -112,7 +125,10 @@ describe("a restart", () => {
           : { type: "fail", cause: "broken" };
       const walked = walk(initialSet(restart), [{ type: "begin" }, ...oks(i), fault, ok]);
       expect(walked.phases.slice(i + 1)).toEqual(["undo:end", "ended"]);
-      expect(endOf(walked)).toMatchObject({ outcome: "rolled-back", message: expect.stringContaining("symvirt restart c1") });
+      expect(endOf(walked)).toMatchObject({
+        outcome: "rolled-back",
+        message: expect.stringContaining("symvirt restart c1"),
+      });
     }
   });
 
@@ -127,7 +143,10 @@ describe("a restart", () => {
 it("whatever happens, it ends once, and every order has a step of its own", () => {
   const event = fc.oneof(
     { weight: 6, arbitrary: fc.constant<SetEvent>(ok) },
-    fc.record({ type: fc.constantFrom("fail", "step-failed", "deadline", "abort", "lost"), cause: fc.constant("x") }) as fc.Arbitrary<SetEvent>,
+    fc.record({
+      type: fc.constantFrom("fail", "step-failed", "deadline", "abort", "lost"),
+      cause: fc.constant("x"),
+    }) as fc.Arbitrary<SetEvent>,
   );
   const anyShape = fc.record({
     ...{ verb: fc.constantFrom("checkpoint", "restart"), checkpoint: fc.constant("c1") },

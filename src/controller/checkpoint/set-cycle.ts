@@ -110,7 +110,12 @@ interface PhaseRule {
 type Working = Exclude<SetPhase, "idle" | "ended">;
 
 const rules: Readonly<Record<Working, PhaseRule>> = {
-  drain: { want: "park", condition: "quiet", deadline: "park", live: { want: "run-tcp", condition: "quiet" } },
+  drain: {
+    want: "park",
+    condition: "quiet",
+    deadline: "park",
+    live: { want: "run-tcp", condition: "quiet" },
+  },
   "tear-down": { condition: "parked", live: { condition: "on-tcp" } },
   wait: { condition: "released" },
   detach: { op: "detach", deadline: "detach" },
@@ -313,16 +318,29 @@ function finish(state: SetState): SetStep {
         "rolled-back",
         `${cause}; ${list} do not run, the checkpoint ${checkpoint} is as it was: put that right, then run \`symvirt restart ${checkpoint}\` again`,
       );
-    return end(state, "done", `${list} run from checkpoint ${checkpoint}${hasJobs ? ", their ranks over openib" : ""}`);
+    return end(
+      state,
+      "done",
+      `${list} run from checkpoint ${checkpoint}${hasJobs ? ", their ranks over openib" : ""}`,
+    );
   }
   if (kept && losses.length > 0)
-    return end(state, "needs-operator", `checkpoint ${checkpoint} is complete, but ${lost}: \`symvirt restart ${checkpoint}\` goes back to it`);
-  if (losses.length > 0) return end(state, "needs-operator", `${cause ?? "no checkpoint"}; and ${lost}: start that job again`);
+    return end(
+      state,
+      "needs-operator",
+      `checkpoint ${checkpoint} is complete, but ${lost}: \`symvirt restart ${checkpoint}\` goes back to it`,
+    );
+  if (losses.length > 0)
+    return end(state, "needs-operator", `${cause ?? "no checkpoint"}; and ${lost}: start that job again`);
   if (kept) {
     const trouble = cause === undefined ? "" : ` (at the second try: ${cause})`;
     return end(state, "done", `checkpoint ${checkpoint} of ${list} is complete${trouble}`);
   }
-  return end(state, "rolled-back", `${cause ?? "nothing was done"}; ${list} run as before, there is no new checkpoint`);
+  return end(
+    state,
+    "rolled-back",
+    `${cause ?? "nothing was done"}; ${list} run as before, there is no new checkpoint`,
+  );
 }
 
 /** Nothing the controller can do: one sentence for a person. */
@@ -331,7 +349,10 @@ function operator(state: SetState, trouble: string): SetStep {
   const why = cause === undefined || cause === trouble ? trouble : `${cause}, and then ${trouble}`;
   const done = kept ? `checkpoint ${shape.checkpoint} is complete, but ` : "";
   const held = shape.hasJobs && shape.strategy === "park" ? ", and ranks may be held" : "";
-  const what = shape.verb === "restart" ? `a QEMU of ${shape.vms.join(", ")} may be left` : `cards of ${shape.vms.join(", ")} may be away${held}`;
+  const what =
+    shape.verb === "restart"
+      ? `a QEMU of ${shape.vms.join(", ")} may be left`
+      : `cards of ${shape.vms.join(", ")} may be away${held}`;
   return {
     state: { ...state, phase: "ended", todo: [] },
     effects: [

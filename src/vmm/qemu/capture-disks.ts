@@ -59,7 +59,11 @@ export async function prepareCopies(
     const size = image["virtual-size"];
     const file = `${PREFIX}file-${i}`;
     const isOverlay = disk.backing !== undefined;
-    await create(session, { driver: "file", filename: disk.copy, size: isOverlay ? 0 : rawSize(disk, size) }, signal);
+    await create(
+      session,
+      { driver: "file", filename: disk.copy, size: isOverlay ? 0 : rawSize(disk, size) },
+      signal,
+    );
     await session.execute(
       "blockdev-add",
       { driver: "file", "node-name": file, filename: disk.copy, locking: "off" },

@@ -177,7 +177,10 @@ export async function restoreVm(session: QemuSession, source: string, signal: Ab
     const { status: now, "error-desc": words } = await session.execute("query-migrate", {}, signal);
     if (now === "completed") break;
     if (now === "failed")
-      throw new SymvirtError("rolledBack", `${session.name} cannot load the capture: ${words ?? "no reason given"}`);
+      throw new SymvirtError(
+        "rolledBack",
+        `${session.name} cannot load the capture: ${words ?? "no reason given"}`,
+      );
     await pause(POLL_MS, signal);
     if (signal.aborted) throw abortError(signal, `loading of ${session.name} ("${now ?? "not begun"}")`);
   }

@@ -33,7 +33,9 @@ export function checkpointCases(lab: () => E2eLab): void {
         setReport(await lab().cli(["checkpoint", "--name", "e2e", "--json"])),
       );
       const pauses = taken.vms.map(({ vm, pauseMs }) => `${vm} ${Math.round(pauseMs ?? 0)} ms`).join(", ");
-      say(`paused ${pauses}; without network ${Math.round(taken.withoutNetworkMs ?? 0)} ms; ${taken.strategy}`);
+      say(
+        `paused ${pauses}; without network ${Math.round(taken.withoutNetworkMs ?? 0)} ms; ${taken.strategy}`,
+      );
       say(taken.phases.map((p) => `${p.phase} ${p.ms}`).join(", "));
       const id = taken.checkpoint;
       for (const { vm, host } of taken.vms) await expectOn(lab(), vm, host);
