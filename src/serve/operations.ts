@@ -29,7 +29,10 @@ export interface OperationView {
   startedAt: string;
   endedAt: string | null;
   /** Of the cycle that runs; null before it and between two. */
-  progress: { target: Pick<CycleTarget, "cycle" | "vm" | "from" | "to">; now: CycleProgress<Phase | SetPhase> } | null;
+  progress: {
+    target: Pick<CycleTarget, "cycle" | "vm" | "from" | "to">;
+    now: CycleProgress<Phase | SetPhase>;
+  } | null;
   /** The verb's report, once it has ended with one. */
   report: object | null;
   /** Why it did not begin, or broke: nothing was touched unless `exit` says otherwise. */
