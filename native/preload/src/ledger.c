@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #undef ibv_reg_mr
 
@@ -145,6 +146,23 @@ static bool take_out(void *object, struct entry *kept)
     return noted;
 }
 
+/*
+ * A driver may let go of what a queue pair held only after the call that destroyed it has returned: rdma_rxe does so
+ * in a work item, and until then the completion queue counts as busy (rxe_qp_do_cleanup, rxe_destroy_cq). openib
+ * gives the whole card up at the first such refusal, so it is given some time.
+ */
+static int patiently(int (*real)(void *), void *object)
+{
+    enum { STEP_NS = 2000000, STEPS = 500 };
+    const struct timespec step = {.tv_nsec = STEP_NS};
+    int rc = real(object);
+    for (int i = 0; rc && i < STEPS; i++) {
+        nanosleep(&step, NULL);
+        rc = real(object);
+    }
+    return rc;
+}
+
 static int destroy(const char *name, void *object)
 {
     int (*real)(void *);
@@ -154,7 +172,7 @@ static int destroy(const char *name, void *object)
         return ENOSYS;
     }
     const bool noted = take_out(object, &kept);
-    const int rc = real(object);
+    const int rc = noted ? patiently(real, object) : real(object);
     if (rc && noted) {
         pthread_mutex_lock(&lock);
         note(kept.kind, kept.object); /* it is still there */
@@ -199,7 +217,7 @@ int sv_ledger_release(char *what, size_t size)
             int (*real)(void *);
             *(void **)&real = sv_verbs_real(kinds[kind].destroy);
             take_out(object, &kept); /* whatever comes of it: it is tried once */
-            if (NULL == real || real(object)) {
+            if (NULL == real || patiently(real, object)) {
                 sv_warn("openib has left one of its %s behind, and it cannot be released", kinds[kind].name);
             }
             count++;
