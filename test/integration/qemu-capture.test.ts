@@ -6,7 +6,7 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { CaptureMethod } from "../../src/vmm/driver.js";
 import { abandonCapture } from "../../src/vmm/qemu/capture.js";
 import { quote } from "../../src/vmm/qemu/run-on-host.js";
@@ -212,8 +212,10 @@ describe("a capture", () => {
     const a = await start("a", diskArguments(makeDisk("disk", 1)));
     const { method } = await a.driver.captureFacts(soon());
     const abandoned = capture(a, "c", { method, sink: "sleep 2" }).catch(() => undefined);
-    await sleep(300);
     const second = new QemuSession({ vm: "a", host: "here", dial: [], qmp: at("a.second"), channel: "" });
+    const isOn = async () =>
+      expect((await second.execute("query-migrate", {}, soon())).status).toBe("active");
+    await vi.waitFor(isOn, { timeout: 20_000, interval: 20 });
     await abandonCapture(second, soon());
     await second.close();
     await abandoned;

@@ -141,6 +141,16 @@ async function create(
   await jobEnd(session, id, `making of the image ${String(options.filename ?? options.file)}`, signal);
 }
 
+/** Two controllers may do so at once (one was given up by the other): only that the job goes counts. */
+async function dismiss(session: QemuSession, id: string, signal: AbortSignal): Promise<void> {
+  try {
+    await session.execute("job-dismiss", { id }, signal);
+  } catch (error) {
+    const left = (await session.execute("query-jobs", {}, signal)).some((j) => j.id === id);
+    if (left) throw error;
+  }
+}
+
 /** Waits until a job has concluded and dismisses it. Throws "rolledBack" with QEMU's words if it failed. */
 async function jobEnd(session: QemuSession, id: string, what: string, signal: AbortSignal): Promise<void> {
   const events = await session.listen(["JOB_STATUS_CHANGE"], signal);
@@ -150,7 +160,7 @@ async function jobEnd(session: QemuSession, id: string, what: string, signal: Ab
       // Dismissed by somebody before.
       if (job === undefined) return;
       if (job.status === "concluded") {
-        await session.execute("job-dismiss", { id }, signal);
+        await dismiss(session, id, signal);
         if (job.error === undefined) return;
         throw new SymvirtError("rolledBack", `${what} of ${session.name} failed: ${job.error}`);
       }
@@ -163,11 +173,19 @@ async function jobEnd(session: QemuSession, id: string, what: string, signal: Ab
   }
 }
 
-/** The images first, then the files they are in. */
-async function removeNodes(session: QemuSession, signal: AbortSignal): Promise<void> {
+async function ourNodes(session: QemuSession, signal: AbortSignal): Promise<string[]> {
   const nodes = await session.execute("query-named-block-nodes", { flat: true }, signal);
-  const ours = nodes.flatMap((n) => (n["node-name"]?.startsWith(PREFIX) === true ? [n["node-name"]] : []));
+  return nodes.flatMap((n) => (n["node-name"]?.startsWith(PREFIX) === true ? [n["node-name"]] : []));
+}
+
+/** The images first, then the files they are in. As in `dismiss`, only that they go counts. */
+async function removeNodes(session: QemuSession, signal: AbortSignal): Promise<void> {
+  const ours = await ourNodes(session, signal);
   const isFile = (name: string) => name.startsWith(`${PREFIX}file-`);
   for (const name of [...ours.filter((n) => !isFile(n)), ...ours.filter(isFile)])
-    await session.execute("blockdev-del", { "node-name": name }, signal);
+    try {
+      await session.execute("blockdev-del", { "node-name": name }, signal);
+    } catch (error) {
+      if ((await ourNodes(session, signal)).includes(name)) throw error;
+    }
 }
