@@ -45,7 +45,14 @@ export type FakeOp =
 export type Fault = (op: FakeOp, where: string, signal: AbortSignal) => void | Promise<void>;
 
 /** These change nothing and are not written down. */
-const asks: ReadonlySet<FakeOp> = new Set(["inspect", "openChannel", "checkHost", "freeMemory", "presence"]);
+const asks: ReadonlySet<FakeOp> = new Set([
+  "inspect",
+  "openChannel",
+  "checkHost",
+  "findProcesses",
+  "freeMemory",
+  "presence",
+]);
 
 interface Process {
   status: string;
