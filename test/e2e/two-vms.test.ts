@@ -21,7 +21,7 @@ describe.skipIf(why !== "")("two VMs, two ranks each", () => {
   const { get, down } = useLab(shape);
   workloadCases(get);
   cardlessCases(get);
-  checkpointCases(get);
+  inFull("checkpoint and restart", () => checkpointCases(get));
   failureCases(get, "park");
   parkCycles(get);
   badInput(get);
