@@ -172,11 +172,12 @@ CASE(what_was_refused_is_not_noted)
 CASE(an_object_that_cannot_go_is_tried_once)
 {
     char left[64];
-    open_card();
+    struct ibv_pd *pd = open_card();
     busy = "pd";
     CHECK_EQ(sv_ledger_release(left, sizeof(left)), 2);
     CHECK_TEXT(log_text, "context ");
     CHECK_EQ(sv_ledger_release(left, sizeof(left)), 0);
+    free(pd);
 }
 
 /* rcache/grdma looks its caches up by the GUID and keeps them with freed entries. */
