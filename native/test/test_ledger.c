@@ -31,17 +31,33 @@ static struct ibv_pd *alloc_pd(struct ibv_context *c)
 
 static struct ibv_qp *create_qp(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
 {
-    return a ? NULL : make(sizeof(struct ibv_qp)); /* attributes: refused */
+    if (a && NULL == a->send_cq) {
+        return NULL; /* refused */
+    }
+    struct ibv_qp *qp = make(sizeof(*qp));
+    qp->pd = pd;
+    qp->context = pd->context;
+    if (a) {
+        qp->send_cq = qp->recv_cq = a->send_cq;
+        a->send_cq->cqe++;
+    }
+    return qp;
 }
 
 static struct ibv_cq *create_cq(struct ibv_context *c, int n, void *cc, struct ibv_comp_channel *ch, int v)
 {
-    return make(sizeof(struct ibv_cq));
+    struct ibv_cq *cq = make(sizeof(*cq));
+    cq->context = c;
+    return cq;
 }
 
 static struct ibv_mr *reg_mr(struct ibv_pd *pd, void *at, size_t n, int access)
 {
-    return make(sizeof(struct ibv_mr));
+    struct ibv_mr *mr = make(sizeof(*mr));
+    mr->context = pd->context;
+    mr->pd = pd;
+    pd->handle++;
+    return mr;
 }
 
 static int query_device(struct ibv_context *c, struct ibv_device_attr *a)
@@ -68,10 +84,32 @@ static int gone(const char *what, void *object)
     { \
         return gone(#name, object); \
     }
-GONE(qp)
-GONE(cq)
-GONE(mr)
-GONE(pd)
+static int qp_gone(void *object)
+{
+    struct ibv_qp *qp = object;
+    if (qp->send_cq) {
+        qp->send_cq->cqe--;
+    }
+    return gone("qp", object);
+}
+
+/* `cqe` of the fake's queues and `handle` of its domains: how many objects hold them */
+static int cq_gone(void *object)
+{
+    return ((struct ibv_cq *)object)->cqe ? EBUSY : gone("cq", object);
+}
+
+static int mr_gone(void *object)
+{
+    ((struct ibv_mr *)object)->pd->handle--;
+    return gone("mr", object);
+}
+
+static int pd_gone(void *object)
+{
+    return ((struct ibv_pd *)object)->handle ? EBUSY : gone("pd", object);
+}
+
 GONE(context)
 
 void *sv_verbs_real(const char *name)
@@ -132,6 +170,27 @@ CASE(what_is_left_goes_in_the_kernels_order)
     CHECK_EQ(sv_ledger_release(left, sizeof(left)), 0);
 }
 
+/* One queue pair and one registration that openib has forgotten do not keep it from giving up its cache and card. */
+CASE(what_stands_in_the_way_goes_first)
+{
+    char left[128];
+    struct ibv_pd *pd = open_card();
+    struct ibv_cq *cq = ibv_create_cq(&openibs, 1, NULL, NULL, 0), *other = ibv_create_cq(&openibs, 1, NULL, NULL, 0);
+    struct ibv_qp_init_attr on_cq = {.send_cq = cq}, on_other = {.send_cq = other};
+    ibv_create_qp(pd, &on_cq);
+    struct ibv_qp *kept = ibv_create_qp(pd, &on_other);
+    struct ibv_mr *registration = ibv_reg_mr(pd, left, 1, 0);
+    CHECK_EQ(ibv_destroy_cq(cq), 0);
+    CHECK_TEXT(log_text, "qp cq "); /* and no other one */
+    CHECK_EQ(ibv_destroy_qp(kept), 0);
+    CHECK_EQ(ibv_destroy_cq(other), 0);
+    CHECK(registration && 1 == pd->handle);
+    CHECK_EQ(ibv_dealloc_pd(pd), 0);
+    CHECK_TEXT(log_text, "qp cq qp cq mr pd ");
+    CHECK_EQ(ibv_close_device(&openibs), 0);
+    CHECK_EQ(sv_ledger_release(left, sizeof(left)), 0);
+}
+
 /* rdma_rxe cleans a queue pair up in a work item; its completion queue is busy a moment longer. */
 CASE(what_is_busy_for_a_moment_is_waited_for)
 {
@@ -162,7 +221,7 @@ CASE(what_others_have_opened_is_theirs)
 CASE(what_was_refused_is_not_noted)
 {
     char left[64];
-    struct ibv_qp_init_attr refused;
+    struct ibv_qp_init_attr refused = {.send_cq = NULL};
     struct ibv_pd *pd = open_card();
     CHECK(NULL == ibv_create_qp(pd, &refused));
     CHECK_EQ(sv_ledger_release(left, sizeof(left)), 2);

@@ -146,41 +146,6 @@ static bool take_out(void *object, struct entry *kept)
     return noted;
 }
 
-/*
- * A driver may let go of what a queue pair held only after the call that destroyed it has returned: rdma_rxe does so
- * in a work item, and until then the completion queue counts as busy (rxe_qp_do_cleanup, rxe_destroy_cq). openib
- * gives the whole card up at the first such refusal, so it is given some time.
- */
-static int patiently(int (*real)(void *), void *object)
-{
-    enum { STEP_NS = 2000000, STEPS = 500 };
-    const struct timespec step = {.tv_nsec = STEP_NS};
-    int rc = real(object);
-    for (int i = 0; rc && i < STEPS; i++) {
-        nanosleep(&step, NULL);
-        rc = real(object);
-    }
-    return rc;
-}
-
-static int destroy(const char *name, void *object)
-{
-    int (*real)(void *);
-    struct entry kept;
-    *(void **)&real = sv_verbs_real(name);
-    if (NULL == real) {
-        return ENOSYS;
-    }
-    const bool noted = take_out(object, &kept);
-    const int rc = noted ? patiently(real, object) : real(object);
-    if (rc && noted) {
-        pthread_mutex_lock(&lock);
-        note(kept.kind, kept.object); /* it is still there */
-        pthread_mutex_unlock(&lock);
-    }
-    return rc;
-}
-
 static const struct {
     const char *destroy, *name;
 } kinds[SV_VERBS_KINDS] = {
@@ -194,17 +159,63 @@ static const struct {
     [SV_VERBS_CONTEXT] = {"ibv_close_device", "contexts"},
 };
 
-static void *any_of(enum sv_verbs_kind kind)
+/* Does the kernel refuse to destroy `parent` while this object is there? NULL: a parent of all. */
+static bool depends(const struct entry *entry, const void *parent)
 {
-    for (size_t i = 0; used && i <= mask; i++) {
-        if (slots[i].object && slots[i].kind == kind) {
-            return slots[i].object;
-        }
+    if (NULL == parent) {
+        return true;
     }
-    return NULL;
+    switch (entry->kind) {
+    case SV_VERBS_QP: {
+        const struct ibv_qp *qp = entry->object;
+        return parent == qp->send_cq || parent == qp->recv_cq || parent == qp->srq || parent == qp->pd ||
+               parent == qp->context;
+    }
+    case SV_VERBS_AH: {
+        const struct ibv_ah *ah = entry->object;
+        return parent == ah->pd || parent == ah->context;
+    }
+    case SV_VERBS_SRQ: {
+        const struct ibv_srq *srq = entry->object;
+        return parent == srq->pd || parent == srq->context;
+    }
+    case SV_VERBS_CQ: {
+        const struct ibv_cq *cq = entry->object;
+        return parent == cq->channel || parent == cq->context;
+    }
+    case SV_VERBS_MR: {
+        const struct ibv_mr *mr = entry->object;
+        return parent == mr->pd || parent == mr->context;
+    }
+    case SV_VERBS_CHANNEL:
+        return parent == ((const struct ibv_comp_channel *)entry->object)->context;
+    case SV_VERBS_PD:
+        return parent == ((const struct ibv_pd *)entry->object)->context;
+    default:
+        return false;
+    }
 }
 
-int sv_ledger_release(char *what, size_t size)
+/* Takes out one object of this kind that `parent` waits for. */
+static void *take_dependent(enum sv_verbs_kind kind, const void *parent)
+{
+    void *object = NULL;
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; used && i <= mask; i++) {
+        if (slots[i].object && slots[i].kind == kind && depends(&slots[i], parent)) {
+            object = slots[i].object;
+            erase(&slots[i]);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    return object;
+}
+
+static int patiently(int (*real)(void *), void *object);
+
+/* Destroys what `parent` (NULL: nothing in particular) waits for. Each is tried once, whatever comes of it. */
+static int release(const void *parent, char *what, size_t size)
 {
     int total = 0;
     size_t length = 0;
@@ -212,11 +223,9 @@ int sv_ledger_release(char *what, size_t size)
     for (int kind = 0; kind < SV_VERBS_KINDS; kind++) {
         int count = 0;
         void *object;
-        while (NULL != (object = any_of((enum sv_verbs_kind)kind))) {
-            struct entry kept;
+        while (NULL != (object = take_dependent((enum sv_verbs_kind)kind, parent))) {
             int (*real)(void *);
             *(void **)&real = sv_verbs_real(kinds[kind].destroy);
-            take_out(object, &kept); /* whatever comes of it: it is tried once */
             if (NULL == real || patiently(real, object)) {
                 sv_warn("openib has left one of its %s behind, and it cannot be released", kinds[kind].name);
             }
@@ -228,6 +237,61 @@ int sv_ledger_release(char *what, size_t size)
         total += count;
     }
     return total;
+}
+
+/*
+ * A driver may let go of what a queue pair held only after the call that destroyed it has returned: rdma_rxe does so
+ * in a work item, and until then the completion queue counts as busy (rxe_qp_do_cleanup, rxe_destroy_cq). openib
+ * gives the whole card up at the first such refusal, and leaves its registration cache to MPI_Finalize, which then
+ * calls into a library that is gone. So the driver is given some time.
+ */
+static int patiently(int (*real)(void *), void *object)
+{
+    enum { STEP_NS = 2000000, STEPS = 1500 };
+    const struct timespec step = {.tv_nsec = STEP_NS};
+    int rc = real(object);
+    for (int i = 0; rc && i < STEPS; i++) {
+        nanosleep(&step, NULL);
+        rc = real(object);
+    }
+    return rc;
+}
+
+/* As often as it takes the driver; and once what openib itself has lost sight of is taken out of its way. */
+static int insist(int (*real)(void *), void *object)
+{
+    char left[160];
+    const int rc = real(object);
+    if (0 == rc) {
+        return 0;
+    }
+    if (release(object, left, sizeof(left))) {
+        sv_info("openib had lost sight of: %s", left);
+    }
+    return patiently(real, object);
+}
+
+static int destroy(const char *name, void *object)
+{
+    int (*real)(void *);
+    struct entry kept;
+    *(void **)&real = sv_verbs_real(name);
+    if (NULL == real) {
+        return ENOSYS;
+    }
+    const bool noted = take_out(object, &kept);
+    const int rc = noted ? insist(real, object) : real(object);
+    if (rc && noted) {
+        pthread_mutex_lock(&lock);
+        note(kept.kind, kept.object); /* it is still there */
+        pthread_mutex_unlock(&lock);
+    }
+    return rc;
+}
+
+int sv_ledger_release(char *what, size_t size)
+{
+    return release(NULL, what, size);
 }
 
 /* ---- interposed verbs: those by which objects come and go; ibv_open_device and ibv_create_ah are in roce.c ---- */

@@ -2,9 +2,10 @@
 /*
  * What openib has of the verbs library. Its own finalize gives up at the first object that cannot be destroyed
  * (btl_openib_component.c, device_destruct): one queue pair or registration that it has lost sight of, and the
- * card stays open. So the verbs library is given time where it only asks for it, every object openib makes is noted, and what is left after its library has been
- * unloaded, when nobody can know of it any more, is destroyed in the order the kernel asks for. Objects of
- * contexts that others have opened (the application, another PML) are never touched.
+ * card stays open. So every object openib makes is noted. Where one cannot be destroyed, what stands in its way is
+ * destroyed first and the driver is given time; and what is left after openib's library has been unloaded, when
+ * nobody can know of it any more, is destroyed in the order the kernel asks for. Objects of contexts that others
+ * have opened (the application, another PML) are never touched.
  */
 #ifndef SV_LEDGER_H
 #define SV_LEDGER_H

@@ -44,6 +44,7 @@ int sv_opal_resolve(char *why, size_t size)
          MCA_BTL_TAG_MAX * sizeof(mca_btl_active_message_callback_t)},
         {&sv_opal.btl_framework, "opal_btl_base_framework", sizeof(mca_base_framework_t)},
         {&sv_opal.modules_initialized, "mca_btl_base_modules_initialized", sizeof(opal_list_t)},
+        {&sv_opal.rcache_modules, "mca_rcache_base_modules", sizeof(opal_list_t)},
         {&sv_opal.pmix, "opal_pmix", sizeof(opal_pmix_base_module_t)},
         {&sv_opal.sync_event_base, "opal_sync_event_base", sizeof(void *)},
         {&sv_opal.component_close, "mca_base_component_close", 0},
@@ -67,7 +68,6 @@ int sv_opal_resolve(char *why, size_t size)
     };
     void *pal = dlopen("libopen-pal.so.40", RTLD_NOLOAD | RTLD_LAZY);
     void *mpi = dlopen("libmpi.so.40", RTLD_NOLOAD | RTLD_LAZY);
-    void *proc_local_get = NULL;
     if (NULL == pal || NULL == mpi) {
         snprintf(why, size, "libopen-pal.so.40 or libmpi.so.40 is not loaded");
         return -1;
@@ -82,7 +82,6 @@ int sv_opal_resolve(char *why, size_t size)
             return -1;
         }
     }
-    (void)proc_local_get;
     /* libopen-pal brings libevent, its own copy (renamed symbols) or the system's */
     void *event = dlopen("libevent_core-2.1.so.7", RTLD_NOLOAD | RTLD_LAZY);
     const char *loop = event ? "event_base_loop" : "opal_libevent2022_event_base_loop";

@@ -22,6 +22,7 @@ struct sv_opal {
     mca_btl_active_message_callback_t *trigger;
     mca_base_framework_t *btl_framework;
     opal_list_t *modules_initialized;
+    opal_list_t *rcache_modules;
     opal_pmix_base_module_t *pmix;
     opal_event_base_t **sync_event_base;
     int (*component_close)(const mca_base_component_t *, int);

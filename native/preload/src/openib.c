@@ -2,6 +2,7 @@
 #include "openib.h"
 
 #include "arrivals.h"
+#include "caches.h"
 #include "ledger.h"
 #include "registration.h"
 #include "release.h"
@@ -49,6 +50,9 @@ static void close_component(void)
         sv_opal.var_group_deregister(group);
     }
     component = NULL;
+    if (sv_caches_drop()) {
+        sv_warn("openib has not given up its registration cache; it was taken from it");
+    }
 }
 
 static void release_what_is_left(void)
@@ -123,7 +127,9 @@ int sv_openib_open(char *why, size_t size)
     learn_defaults();
     int count = 0;
     sv_ledger_begin();
+    sv_caches_begin();
     mca_btl_base_module_t **modules = component->btl_init(&count, false, false);
+    sv_caches_end();
     sv_ledger_end();
     if (NULL == modules || count < 1) {
         free(modules);
