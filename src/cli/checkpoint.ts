@@ -1,18 +1,18 @@
 /** `symvirt checkpoint`: all VMs at one instant, to be started from again. */
 import { Command, Option } from "commander";
 import { checkpointRefusal } from "../controller/checkpoint/plan-checkpoint.js";
+import type { SetReport } from "../controller/report.js";
 import { Controller } from "../controller/script.js";
 import { type Strategy, strategies } from "../controller/strategy.js";
-import { ExitCode, SymvirtError } from "../errors.js";
-import { exitOf } from "./migrate.js";
-import { setPlanLines, tellSetReport } from "./set-report.js";
+import { ExitCode } from "../errors.js";
+import { noDryRun, withinTime } from "./migrate.js";
+import { setPlanLines, tellSet } from "./set-report.js";
 import { type ClusterFlags, clusterPathOf, duration, withCluster } from "./shared/options.js";
-import { openProgress } from "./shared/progress.js";
+import { type ServerFlags, serverOf, showView, withServer } from "./shared/server.js";
 import { catchingSignals, type StopSignals } from "./shared/stop.js";
 import { data, printJson, say } from "./shared/talk.js";
-import { withTimeout } from "./shared/timeout.js";
 
-interface CheckpointFlags extends ClusterFlags {
+interface CheckpointFlags extends ClusterFlags, ServerFlags {
   name?: string;
   dryRun?: boolean;
   timeout?: number;
@@ -20,7 +20,7 @@ interface CheckpointFlags extends ClusterFlags {
 }
 
 export function checkpointCommand(): Command {
-  return withCluster(new Command("checkpoint"))
+  return withServer(withCluster(new Command("checkpoint")))
     .description("Capture memory and disks of all VMs as one consistent cut, under the running job")
     .option("--name <name>", "part of the checkpoint's id, for people")
     .option("--dry-run", "plan only")
@@ -45,8 +45,21 @@ export function checkpointCommand(): Command {
 }
 
 async function checkpoint(flags: CheckpointFlags, stop: StopSignals): Promise<number> {
-  const controller = await Controller.open(clusterPathOf(flags));
   const asked = flags.strategy === undefined ? {} : { strategy: flags.strategy };
+  const named = flags.name === undefined ? asked : { ...asked, name: flags.name };
+  const tell = (report: SetReport): number => tellSet(report, flags.json === true);
+  const remote = await serverOf(flags);
+  if (remote !== undefined) {
+    if (flags.dryRun === true) throw noDryRun();
+    return await withinTime(flags.timeout, stop, async (signal, progress) => {
+      const { client, target } = remote;
+      const follow = { body: named, signal, onProgress: showView(progress) };
+      const view = await client.operate(target, "/v1/checkpoint", follow);
+      await progress.end();
+      return tell(client.reportOf(view) as SetReport);
+    });
+  }
+  const controller = await Controller.open(clusterPathOf(flags));
   if (flags.dryRun === true) {
     const plan = await controller.planCheckpoint({ ...asked, signal: stop.signal });
     const refused = checkpointRefusal(plan);
@@ -58,28 +71,15 @@ async function checkpoint(flags: CheckpointFlags, stop: StopSignals): Promise<nu
         data(line);
     return refused?.exitCode ?? ExitCode.done;
   }
-  const { signal, clear } = withTimeout(stop.signal, flags.timeout);
-  const progress = openProgress();
-  try {
+  return await withinTime(flags.timeout, stop, async (signal, progress) => {
     const report = await controller.checkpoint({
-      ...{ ...asked, signal },
-      ...(flags.name === undefined ? {} : { name: flags.name }),
+      ...{ ...named, signal },
       onPlan: ({ findings }) => {
         for (const { level, text } of findings) if (level === "note") say(`note: ${text}`);
       },
       onProgress: (target, now) => progress.update(target, now),
     });
     await progress.end();
-    if (flags.json === true) printJson(report);
-    tellSetReport(report);
-    return stop.exitCode() ?? exitOf(report);
-  } catch (error) {
-    await progress.end();
-    const code = stop.exitCode();
-    if (code === undefined || !(error instanceof SymvirtError)) throw error;
-    say(`symvirt: ${error.message}`);
-    return code;
-  } finally {
-    clear();
-  }
+    return tell(report);
+  });
 }

@@ -1,17 +1,17 @@
 /** `symvirt restart ID`: all VMs of a checkpoint again, when they have died. */
 import { Command, InvalidArgumentError } from "commander";
 import { restartRefusal } from "../controller/checkpoint/plan-restart.js";
+import type { SetReport } from "../controller/report.js";
 import { Controller } from "../controller/script.js";
-import { ExitCode, SymvirtError } from "../errors.js";
-import { exitOf } from "./migrate.js";
-import { setPlanLines, tellSetReport } from "./set-report.js";
+import { ExitCode } from "../errors.js";
+import { noDryRun, withinTime } from "./migrate.js";
+import { setPlanLines, tellSet } from "./set-report.js";
 import { type ClusterFlags, clusterPathOf, duration, withCluster } from "./shared/options.js";
-import { openProgress } from "./shared/progress.js";
+import { type ServerFlags, serverOf, showView, withServer } from "./shared/server.js";
 import { catchingSignals, type StopSignals } from "./shared/stop.js";
 import { data, printJson, say } from "./shared/talk.js";
-import { withTimeout } from "./shared/timeout.js";
 
-interface RestartFlags extends ClusterFlags {
+interface RestartFlags extends ClusterFlags, ServerFlags {
   on: Record<string, string>;
   gone: string[];
   dryRun?: boolean;
@@ -19,7 +19,7 @@ interface RestartFlags extends ClusterFlags {
 }
 
 export function restartCommand(): Command {
-  return withCluster(new Command("restart"))
+  return withServer(withCluster(new Command("restart")))
     .description("Start all VMs of a checkpoint again; refused while one of them may still run")
     .argument("<id>", "checkpoint, as `symvirt checkpoints` shows it")
     .option(
@@ -58,8 +58,20 @@ function placed(text: string, before: Record<string, string>): Record<string, st
 }
 
 async function restart(id: string, flags: RestartFlags, stop: StopSignals): Promise<number> {
-  const controller = await Controller.open(clusterPathOf(flags));
   const { on, gone } = flags;
+  const tell = (report: SetReport): number => tellSet(report, flags.json === true);
+  const remote = await serverOf(flags);
+  if (remote !== undefined) {
+    if (flags.dryRun === true) throw noDryRun();
+    return await withinTime(flags.timeout, stop, async (signal, progress) => {
+      const { client, target } = remote;
+      const follow = { body: { checkpoint: id, on, gone }, signal, onProgress: showView(progress) };
+      const view = await client.operate(target, "/v1/restart", follow);
+      await progress.end();
+      return tell(client.reportOf(view) as SetReport);
+    });
+  }
+  const controller = await Controller.open(clusterPathOf(flags));
   if (flags.dryRun === true) {
     const plan = await controller.planRestart({ id, on, gone, signal: stop.signal });
     const refused = restartRefusal(plan);
@@ -68,9 +80,7 @@ async function restart(id: string, flags: RestartFlags, stop: StopSignals): Prom
     else for (const line of setPlanLines(`restart ${id}`, plan.steps, plan.findings)) data(line);
     return refused?.exitCode ?? ExitCode.done;
   }
-  const { signal, clear } = withTimeout(stop.signal, flags.timeout);
-  const progress = openProgress();
-  try {
+  return await withinTime(flags.timeout, stop, async (signal, progress) => {
     const report = await controller.restart({
       ...{ id, on, gone, signal },
       onPlan: ({ findings }) => {
@@ -79,16 +89,6 @@ async function restart(id: string, flags: RestartFlags, stop: StopSignals): Prom
       onProgress: (target, now) => progress.update(target, now),
     });
     await progress.end();
-    if (flags.json === true) printJson(report);
-    tellSetReport(report);
-    return stop.exitCode() ?? exitOf(report);
-  } catch (error) {
-    await progress.end();
-    const code = stop.exitCode();
-    if (code === undefined || !(error instanceof SymvirtError)) throw error;
-    say(`symvirt: ${error.message}`);
-    return code;
-  } finally {
-    clear();
-  }
+    return tell(report);
+  });
 }

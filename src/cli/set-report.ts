@@ -2,7 +2,8 @@
 import { Findings } from "../controller/findings.js";
 import type { Finding } from "../controller/findings.js";
 import type { SetReport } from "../controller/report.js";
-import { say, style } from "./shared/talk.js";
+import { exitOf } from "./migrate.js";
+import { printJson, say, style } from "./shared/talk.js";
 
 /** The plan for people. */
 export function setPlanLines(title: string, steps: readonly string[], list: readonly Finding[]): string[] {
@@ -20,8 +21,14 @@ export function setPlanLines(title: string, steps: readonly string[], list: read
   return lines;
 }
 
-/** The outcome in words, on stderr. */
-export function tellSetReport(report: SetReport): void {
+/** The report on stdout if it is wanted, the outcome in words on stderr. Returns the exit code. */
+export function tellSet(report: SetReport, json: boolean): number {
+  if (json) printJson(report);
+  tellSetReport(report);
+  return exitOf(report);
+}
+
+function tellSetReport(report: SetReport): void {
   const colour = { done: "green", "rolled-back": "yellow", "needs-operator": "red" } as const;
   const word = style(process.stderr, colour[report.outcome], report.outcome);
   say(`cycle ${report.cycle}: ${word} after ${(report.totalMs / 1000).toFixed(1)} s`);

@@ -15,7 +15,10 @@ export interface FenceRequest {
   signal: AbortSignal;
 }
 
-export type FenceOutcome = { allLive: true } | { allLive: false; switchedOff: string[] };
+export type FenceOutcome =
+  | { allLive: true }
+  /** `silent`: hosts that do not answer, and on which none of the VMs can be. */
+  | { allLive: false; switchedOff: string[]; silent: string[] };
 
 /** What a site's fence command gets: power controllers are slow. */
 const COMMAND_MS = 120_000;
@@ -31,21 +34,22 @@ export async function fenceVms(session: Session, request: FenceRequest): Promise
   const limit = anySignal([signal, AbortSignal.timeout(cluster.deadlines.prepare)]);
   if (await allLive(session, vms, limit)) return { allLive: true };
   const unanswered = new Map<string, string>();
+  const silent: string[] = [];
   await Promise.all(
     Object.keys(cluster.hosts).map(async (host) => {
       try {
         await fleet.vmm.kill(host, vms, limit);
       } catch (error) {
         signal.throwIfAborted();
-        if (!must.has(host)) return;
         // A process that does not end although its host answers: switching the host off is for a person to decide.
         if (error instanceof SymvirtError && error.exit === "needsOperator") throw error;
-        unanswered.set(host, error instanceof Error ? error.message : String(error));
+        if (must.has(host)) unanswered.set(host, error instanceof Error ? error.message : String(error));
+        else silent.push(host);
       }
     }),
   );
   for (const [host, why] of unanswered) await switchOff(host, why, request);
-  return { allLive: false, switchedOff: [...unanswered.keys()] };
+  return { allLive: false, switchedOff: [...unanswered.keys()], silent };
 }
 
 /** Where one of the VMs can be: a VM is elsewhere only after its placement has been written. */

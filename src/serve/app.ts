@@ -167,10 +167,8 @@ function actRoutes(app: FastifyInstance, services: Services): void {
   });
   act("/v1/restart", ({ body }) => {
     const order = defined(parse(bodies.restart, body));
-    for (const [vm, host] of Object.entries(order.on ?? {})) {
-      knownVm(cluster, vm);
-      knownHost(cluster, host);
-    }
+    for (const vm of Object.keys(order.on ?? {})) knownVm(cluster, vm);
+    for (const host of [...Object.values(order.on ?? {}), ...(order.gone ?? [])]) knownHost(cluster, host);
     const there = haveCheckpoints(verbs);
     const what = `restart from ${order.checkpoint}`;
     return { verb: "restart", what, work: (run) => there.restart(order, run) };
@@ -227,7 +225,11 @@ async function endOf(ended: Promise<unknown>, ms: number, stopping: AbortSignal)
 
 function haveCheckpoints({ checkpoints }: Verbs): CheckpointVerbs {
   if (checkpoints !== undefined) return checkpoints;
-  throw new Refusal(501, "this version of symvirt makes no checkpoints and restarts none");
+  throw new Refusal(
+    409,
+    "the cluster file names no store for checkpoints",
+    "add checkpoints: {path: /a/folder/that/all/hosts/reach}, and start the server again",
+  );
 }
 
 function pathOf({ url }: FastifyRequest): string {

@@ -1,10 +1,23 @@
-/**
- * Checkpoint and restart for the server. The controller of this version has neither, so there are none: the server
- * answers 501, and a reactive policy is refused at the start. This is the one place to change when it has.
- */
+/** Checkpoint and restart for the server, over the script API. */
+import { CheckpointStore } from "../checkpoint/store.js";
 import type { Controller } from "../controller/script.js";
+import { Journal } from "../controller/state/journal.js";
 import type { CheckpointVerbs } from "./verbs.js";
 
-export function checkpointVerbs(_controller: Controller): CheckpointVerbs | undefined {
-  return undefined;
+/** Undefined when the cluster file names no store: then there are no checkpoints. */
+export function checkpointVerbs(controller: Controller): CheckpointVerbs | undefined {
+  const { cluster } = controller;
+  if (cluster.checkpoints === undefined) return undefined;
+  return {
+    checkpoint: (order, run) => controller.checkpoint({ ...order, ...run }),
+    restart: ({ checkpoint, ...order }, run) => controller.restart({ id: checkpoint, ...order, ...run }),
+    endCutOff: async (run) => {
+      if (new Journal(cluster.state).interrupted()?.verb === "restart") await controller.abort(run);
+    },
+    complete: async () =>
+      new CheckpointStore(cluster).list().flatMap(({ id, state, manifest }) => {
+        if (state !== "complete" || manifest === undefined) return [];
+        return [{ id, at: manifest.createdAt, vms: manifest.vms.map(({ vm }) => vm) }];
+      }),
+  };
 }

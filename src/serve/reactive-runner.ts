@@ -160,8 +160,10 @@ export class ReactiveRunner {
         };
       }
       this.dispatch({ type: "fenced" });
-      const never = [...new Set([...avoid, ...fenced.switchedOff, ...alerted()])];
-      return await checkpoints.restart({ checkpoint, avoid: never }, run);
+      await checkpoints.endCutOff(run);
+      // No VM of the checkpoint can be on a silent host that did not count for the fencing.
+      const gone = [...fenced.switchedOff, ...fenced.silent];
+      return await checkpoints.restart({ checkpoint, gone, avoid: [...avoid, ...alerted()] }, run);
     });
     const { exitCode, error, report } = await ended;
     const now = Date.now();

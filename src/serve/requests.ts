@@ -26,10 +26,11 @@ const how = { strategy: z.enum(strategies).optional(), limits: limits.optional()
 export const bodies = {
   migrate: z.strictObject({ vm: name, to: name, ...how }),
   evacuate: z.strictObject({ host: name, to: z.array(name).min(1).max(1024).optional(), ...how }),
-  checkpoint: z.strictObject({ name: name.optional() }),
+  checkpoint: z.strictObject({ name: name.optional(), strategy: z.enum(strategies).optional() }),
   restart: z.strictObject({
     checkpoint: z.string().min(1).max(255),
     on: z.record(name, name).optional(),
+    gone: z.array(name).max(1024).optional(),
   }),
   abort: z.strictObject({}),
 } as const;

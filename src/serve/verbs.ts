@@ -3,7 +3,9 @@ import type { EvacuateRequest, EvacuationReport } from "../controller/evacuate.j
 import type { FenceOutcome } from "../controller/fence.js";
 import type { VmSight } from "../controller/liveness.js";
 import type { MigrateRequest } from "../controller/migrate.js";
-import type { CycleReport } from "../controller/report.js";
+import type { CycleReport, SetReport } from "../controller/report.js";
+import type { CheckpointRequest } from "../controller/checkpoint/checkpoint.js";
+import type { RestartRequest } from "../controller/checkpoint/restart.js";
 import type { SetPhase } from "../controller/checkpoint/set-cycle.js";
 import type { Phase } from "../controller/cycle.js";
 import type { CycleProgress } from "../controller/runner.js";
@@ -18,26 +20,12 @@ export interface Run {
   onProgress: (target: CycleTarget, progress: CycleProgress<Phase | SetPhase>) => void;
 }
 
-/** What every acting verb reports; `outcome` is one of its own words. */
-export interface VerbReport {
-  schemaVersion: 1;
-  verb: string;
-  outcome: string;
-  message: string;
-}
-
 export type MigrateOrder = Pick<MigrateRequest, "vm" | "to" | "strategy" | "limits">;
 export type EvacuateOrder = Pick<EvacuateRequest, "host" | "to" | "strategy" | "limits">;
-export interface CheckpointOrder {
-  name?: string;
-}
-export interface RestartOrder {
-  /** Id or name of a complete checkpoint. */
+export type CheckpointOrder = Pick<CheckpointRequest, "name" | "strategy">;
+export interface RestartOrder extends Pick<RestartRequest, "on" | "gone" | "avoid"> {
+  /** Id of a complete checkpoint. */
   checkpoint: string;
-  /** VM -> host; the others go to healthy hosts of the controller's choice. */
-  on?: Readonly<Record<string, string>>;
-  /** Hosts of which nothing is to be expected. */
-  avoid?: readonly string[];
 }
 
 export interface CompleteCheckpoint {
@@ -48,8 +36,10 @@ export interface CompleteCheckpoint {
 }
 
 export interface CheckpointVerbs {
-  checkpoint(order: CheckpointOrder, run: Run): Promise<VerbReport>;
-  restart(order: RestartOrder, run: Run): Promise<VerbReport>;
+  checkpoint(order: CheckpointOrder, run: Run): Promise<SetReport>;
+  restart(order: RestartOrder, run: Run): Promise<SetReport>;
+  /** Undoes a restart whose controller was killed, if there is one. */
+  endCutOff(run: Run): Promise<void>;
   /** Oldest first. */
   complete(signal: AbortSignal): Promise<CompleteCheckpoint[]>;
 }
@@ -63,6 +53,6 @@ export interface Verbs {
   /** Undefined while a controller acts. */
   look(signal: AbortSignal): Promise<VmSight[] | undefined>;
   fence(vms: readonly string[], signal: AbortSignal): Promise<FenceOutcome>;
-  /** Undefined: this version has none. */
+  /** Undefined: the cluster file names no store for them. */
   checkpoints: CheckpointVerbs | undefined;
 }

@@ -6,7 +6,7 @@ import type { CycleReport } from "../../src/controller/report.js";
 import { SymvirtError } from "../../src/errors.js";
 import { Access } from "../../src/serve/access.js";
 import { serve } from "../../src/serve/server.js";
-import { controllerOf, expectWell, world } from "../support/controller-world.js";
+import { calm, controllerOf, expectWell, world } from "../support/controller-world.js";
 import { hang } from "../support/fake-cluster.js";
 import { ALERT_TOKEN, ask, endOf, readEvents, serverOf } from "../support/serve-world.js";
 
@@ -71,6 +71,27 @@ describe("serve", () => {
     });
   });
 
+  it("takes a checkpoint and restarts from it when the VMs have died", async () => {
+    const w = world({ deadlines: calm });
+    const { unix } = await serverOf(w, { settleMs: 30_000 });
+    const taken = await ask(unix, "/v1/checkpoint?wait=60", { body: { name: "nightly" } });
+    expect(taken.json.operation).toMatchObject({ verb: "checkpoint", exitCode: 0 });
+    const { checkpoint } = taken.json.operation?.report as { checkpoint: string };
+    expect(checkpoint).toMatch(/-nightly$/);
+    const body = { checkpoint, on: { vm1: "h3" } };
+    expect((await ask(unix, "/v1/restart?wait=60", { body })).json.operation).toMatchObject({
+      exitCode: 3,
+      error: { message: expect.stringContaining("still runs") },
+    });
+    w.killAll();
+    const restarted = await ask(unix, "/v1/restart?wait=60", { body });
+    expect(restarted.json.operation).toMatchObject({ verb: "restart", exitCode: 0, by: "request" });
+    expectWell(w, "vm1", "h3");
+    expect((await ask(unix, "/metrics", { token: null })).text).toMatch(
+      /symvirt_checkpoint_last_success_timestamp_seconds 1\d{9}/,
+    );
+  });
+
   it("lets nobody act without the token, whatever the path is", async () => {
     const w = world();
     const { unix, http } = await serverOf(w);
@@ -116,9 +137,10 @@ describe("serve", () => {
     ["/v1/migrate?wait=soon", { vm: "vm1", to: "h3" }, 422, "wait"],
     ["/v1/evacuate", { host: "h1", to: [] }, 422, "to: "],
     ["/v1/evacuate", { host: "h9" }, 422, 'there is no host "h9"'],
-    ["/v1/checkpoint", {}, 501, "makes no checkpoints"],
-    ["/v1/restart", { checkpoint: "c1" }, 501, "makes no checkpoints"],
+    ["/v1/checkpoint", { nmae: "x" }, 422, "nmae"],
     ["/v1/restart", {}, 422, "checkpoint: "],
+    ["/v1/restart", { checkpoint: "c1", on: { vm1: "h9" } }, 422, 'there is no host "h9"'],
+    ["/v1/restart", { checkpoint: "c1", gone: ["h9"] }, 422, 'there is no host "h9"'],
     ["/v1/abort", { now: true }, 422, "now"],
     ["/v1/alerts", {}, 403, "alerts are not acted upon"],
   ])("%s with %j: %d", async (path, body, status, text) => {
@@ -166,7 +188,13 @@ describe("serve", () => {
   it("runs one operation at a time and names it to the second", async () => {
     const w = world();
     const { unix } = await serverOf(w);
-    w.fault = (op, _, signal) => (op === "detach" ? hang(signal) : undefined);
+    let onDetach = (): void => undefined;
+    const inDetach = new Promise<void>((resolve) => (onDetach = resolve));
+    w.fault = (op, _, signal) => {
+      if (op !== "detach") return undefined;
+      onDetach();
+      return hang(signal);
+    };
     const first = await ask(unix, "/v1/migrate", { body: migrate });
     const second = await ask(unix, "/v1/evacuate", { body: { host: "h2" } });
     expect(second).toMatchObject({
@@ -176,6 +204,7 @@ describe("serve", () => {
         operation: { id: first.json.operation?.id, what: "migrate vm1 to h3" },
       },
     });
+    await inDetach;
     const stopped = await ask(unix, "/v1/abort?wait=30", { body: {} });
     expect(stopped.json.operation).toMatchObject({
       id: first.json.operation?.id,
@@ -226,9 +255,21 @@ describe("serve", () => {
       message: expect.stringContaining("symvirt serve"),
     });
     const reactive = world({ policy: { reactive: { every: "10m" } } });
+    delete (reactive.cluster as { checkpoints?: unknown }).checkpoints;
     await expect(serverOf(reactive)).rejects.toMatchObject({
       message: expect.stringContaining("needs checkpoints"),
     });
+    const storeless = world();
+    delete (storeless.cluster as { checkpoints?: unknown }).checkpoints;
+    const { unix } = await serverOf(storeless);
+    for (const [path, body] of [
+      ["checkpoint", {}],
+      ["restart", { checkpoint: "c1" }],
+    ] as const)
+      expect(await ask(unix, `/v1/${path}`, { body })).toMatchObject({
+        status: 409,
+        json: { error: { hint: expect.stringContaining("checkpoints: {path:") } },
+      });
   });
 });
 

@@ -27,14 +27,14 @@ export interface TestServer {
 
 export async function serverOf(
   w: FakeCluster,
-  options: { wrap?: (verbs: Verbs) => Verbs; access?: Access } = {},
+  options: { wrap?: (verbs: Verbs) => Verbs; access?: Access; settleMs?: number } = {},
 ): Promise<TestServer> {
   const { wrap = (v: Verbs) => v } = options;
   const access = options.access ?? new Access().add(TOKEN, "all").add(ALERT_TOKEN, "alerts");
   const log: string[] = [];
   const running = await serve({
     cluster: w.cluster,
-    verbs: wrap(controllerVerbs(await controllerOf(w))),
+    verbs: wrap(controllerVerbs(await controllerOf(w, options.settleMs))),
     access,
     listen: [{ path: join(w.folder, "serve.sock") }, { host: "127.0.0.1", port: 0 }],
     allowRemote: false,

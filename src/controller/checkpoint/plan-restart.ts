@@ -8,7 +8,7 @@ import { type Finding, Findings } from "../findings.js";
 import type { Fleet } from "../fleet.js";
 import { knownHost, knownVm } from "../plan.js";
 import type { Session } from "../session.js";
-import type { CycleTarget } from "../state/journal.js";
+import type { CycleTarget, InterruptedCycle } from "../state/journal.js";
 import { commandDifference } from "./command-match.js";
 import { fence } from "./fencing.js";
 import { interruptedWords } from "../interrupted.js";
@@ -30,6 +30,8 @@ export interface RestartQuestion {
   on: Readonly<Record<string, string>>;
   /** Hosts of which the operator vouches that they are off. */
   gone: readonly string[];
+  /** Hosts that get no VM unless the operator wants it. */
+  avoid: readonly string[];
   signal: AbortSignal;
 }
 
@@ -49,10 +51,12 @@ export async function planRestart(session: Session, question: RestartQuestion): 
     ...{ checkpoint: manifest.id, vms: [], target: undefined, findings: findings.list, steps: [] },
   };
   const interrupted = journal.interrupted();
-  if (interrupted !== undefined) {
+  if (interrupted !== undefined && !covers(manifest, interrupted)) {
     findings.refuse(interruptedWords(interrupted), "run `symvirt abort`");
     return plan;
   }
+  if (interrupted !== undefined)
+    findings.note(`${interruptedWords(interrupted)}; with all its VMs dead this restart ends it`);
   const limit = anySignal([signal, AbortSignal.timeout(cluster.deadlines.prepare)]);
   for (const vm of manifest.vms) checkCommand(fleet, vm, findings);
   const names = manifest.vms.map((v) => v.vm).filter((vm) => cluster.vms[vm] !== undefined);
@@ -80,6 +84,21 @@ export async function planRestart(session: Session, question: RestartQuestion): 
   return plan;
 }
 
+/**
+ * Is every VM of an interrupted cycle one of the checkpoint's? None of these runs any more, so nothing of it is left.
+ * A restart leaves disks that are half put back: that is for `symvirt abort`.
+ */
+function covers(manifest: Manifest, { target, verb }: InterruptedCycle): boolean {
+  if (verb === "restart") return false;
+  const { vm, set, jobs } = target;
+  const concerned = [
+    vm,
+    ...(set?.vms.map((v) => v.vm) ?? []),
+    ...jobs.flatMap((job) => job.ranks.map((rank) => rank.vm)),
+  ];
+  return concerned.every((name) => manifest.vms.some((v) => v.vm === name));
+}
+
 function checkCommand(fleet: Fleet, captured: CapturedVm, findings: Findings): void {
   const vm = fleet.cluster.vms[captured.vm];
   if (vm === undefined) {
@@ -97,7 +116,7 @@ function checkCommand(fleet: Fleet, captured: CapturedVm, findings: Findings): v
 /** Where each VM goes: asked for, else where it was, else where there is most room for it; each with cards of that host. */
 function chooseHosts(
   fleet: Fleet,
-  { manifest, on }: RestartQuestion,
+  { manifest, on, avoid }: RestartQuestion,
   healthy: readonly string[],
   findings: Findings,
 ): SetVm[] {
@@ -129,7 +148,10 @@ function chooseHosts(
     return { vm: captured.vm, host, cards, images: captured.disks.map((d) => d.image) };
   };
   // Those with a word of the operator first, then those that can stay; the others go round them.
-  const homeless = (vm: string) => Number(!healthy.includes(fleet.placement.of(vm).host));
+  const homeless = (vm: string) => {
+    const { host } = fleet.placement.of(vm);
+    return Number(avoid.includes(host) || !healthy.includes(host));
+  };
   const turn = ({ vm }: CapturedVm) => (on[vm] !== undefined ? -1 : homeless(vm));
   const order = [...manifest.vms].sort((a, b) => turn(a) - turn(b));
   const chosen = order.flatMap((captured) => {
@@ -137,7 +159,9 @@ function chooseHosts(
     if (cluster.vms[vm] === undefined) return [];
     const asked = on[vm];
     const before = fleet.placement.of(vm).host;
-    const byLoad = [...healthy].sort((a, b) => (load.get(a) ?? 0) - (load.get(b) ?? 0));
+    const byLoad = healthy
+      .filter((host) => !avoid.includes(host))
+      .sort((a, b) => (load.get(a) ?? 0) - (load.get(b) ?? 0));
     const candidates =
       asked !== undefined ? [asked] : [...byLoad.filter((host) => host === before), ...byLoad];
     for (const host of candidates) {

@@ -16,6 +16,8 @@ export interface RestartRequest extends Omit<SetOperation, "session"> {
   on?: Readonly<Record<string, string>>;
   /** Hosts of which the caller vouches that they are off: nothing is asked of them. */
   gone?: readonly string[];
+  /** Hosts that get no VM unless `on` says so. */
+  avoid?: readonly string[];
   onPlan?: (plan: RestartPlan) => void;
   /** How much of the checkpoint has been read and compared with its hashes. */
   onVerify?: (doneBytes: number, totalBytes: number) => void;
@@ -25,8 +27,8 @@ export interface RestartRequest extends Omit<SetOperation, "session"> {
 export async function planFromCheckpoint(session: Session, request: RestartRequest): Promise<RestartPlan> {
   const hold = await verified(session, request, request.signal);
   try {
-    const { on = {}, gone = [], signal } = request;
-    return await planRestart(session, { manifest: hold.manifest, on, gone, signal });
+    const { on = {}, gone = [], avoid = [], signal } = request;
+    return await planRestart(session, { manifest: hold.manifest, on, gone, avoid, signal });
   } finally {
     hold.release();
   }
@@ -55,7 +57,7 @@ async function verified({ cluster }: Session, { id, onVerify }: RestartRequest, 
 /** Restarts under a session's lock. Throws SymvirtError when nothing was touched; otherwise the report tells. */
 export async function restartSet(session: Session, request: RestartRequest): Promise<SetReport> {
   const { fleet, journal } = session;
-  const { id, on = {}, gone = [] } = request;
+  const { id, on = {}, gone = [], avoid = [] } = request;
   const desk = new ControlDesk(session, `restart ${id}`);
   await desk.open();
   let outcome: object = { error: "the operation ended before its cycle began" };
@@ -68,7 +70,7 @@ export async function restartSet(session: Session, request: RestartRequest): Pro
     });
     try {
       const { manifest, folder } = hold;
-      const plan = await planRestart(session, { manifest, on, gone, signal: stop }).catch(
+      const plan = await planRestart(session, { manifest, on, gone, avoid, signal: stop }).catch(
         (error: unknown) => {
           throw stop.aborted ? interrupted(error) : error;
         },
