@@ -1,5 +1,5 @@
 /** The evaluation's world for real: a lab of two VMs with a rank each, three hosts, and a controller. */
-import type { CycleReport } from "../index.js";
+import type { CycleReport, SetReport } from "../index.js";
 import { Controller } from "../index.js";
 import { labDown, labUp } from "../lab/index.js";
 import { Fault } from "../testbed/fault.js";
@@ -7,7 +7,7 @@ import type { Say } from "../testbed/progress.js";
 import { until } from "../testbed/progress.js";
 import { Testbed } from "../testbed/testbed.js";
 import { GuestJob } from "./guest-job.js";
-import type { Disturbance, EvalWorld } from "./world.js";
+import type { Checkpointing, Disturbance, EvalWorld } from "./world.js";
 
 /** Moves; rank 0, whose clock measures, is in vm1. */
 const MOVED = "vm2";
@@ -32,6 +32,11 @@ async function migrate(bed: Testbed, strategy: "live" | "park", signal: AbortSig
   bed.say(
     `${strategy}: ${MOVED} to ${to} in ${(report.totalMs / 1000).toFixed(1)} s, downtime ${report.preCopy?.downtimeMs ?? 0} ms`,
   );
+  await backOverOpenib(bed, signal);
+  return disturbanceOf(report);
+}
+
+async function backOverOpenib(bed: Testbed, signal: AbortSignal): Promise<void> {
   await until(
     "ranks over openib after the cycle",
     BACK_MS,
@@ -43,7 +48,6 @@ async function migrate(bed: Testbed, strategy: "live" | "park", signal: AbortSig
     },
     { signal },
   );
-  return disturbanceOf(report);
 }
 
 async function clearUp(bed: Testbed): Promise<string> {
@@ -55,6 +59,32 @@ async function clearUp(bed: Testbed): Promise<string> {
     .filter((v) => v.status !== "running" || v.cards.length === 0 || v.trouble !== "")
     .map((v) => `${v.vm} is ${v.status} on ${v.host}, cards: ${v.cards.join(", ") || "none"} ${v.trouble}`)
     .join("; ");
+}
+
+/** All VMs as one cut, killed, and started from it again; `job` is followed on. */
+function checkpointing(bed: Testbed, job: () => GuestJob | undefined, signal: AbortSignal): Checkpointing {
+  let last: string | undefined;
+  const done = async (report: SetReport): Promise<Disturbance> => {
+    if (report.outcome !== "done")
+      throw new Fault("failed", `${report.verb} was not done: ${report.message}`);
+    bed.say(`${report.verb} of ${report.checkpoint}: ${(report.totalMs / 1000).toFixed(1)} s`);
+    await backOverOpenib(bed, signal);
+    return { phases: report.phases.map(({ phase, ms }) => ({ phase, ms })), heldMs: 0 };
+  };
+  return {
+    checkpoint: async () => {
+      const report = await bed.controller.checkpoint({ signal });
+      last = report.checkpoint;
+      return await done(report);
+    },
+    restart: async () => {
+      if (last === undefined) throw new Error("nothing was saved");
+      await bed.killVms(signal);
+      const report = await bed.controller.restart({ id: last, signal });
+      job()?.followAnew();
+      return await done(report);
+    },
+  };
 }
 
 export interface EvalLab {
@@ -75,12 +105,17 @@ export async function openEvalLab(name: string, say: Say, signal: AbortSignal): 
   });
   try {
     const bed = new Testbed(shape, lab, await Controller.open(lab.path), say);
+    let job: GuestJob | undefined;
     return {
       world: {
         accelerator,
         ranks: bed.worldSize,
-        start: (workload, args) => GuestJob.start(bed, workload, args, signal),
+        start: async (workload, args) => {
+          job = await GuestJob.start(bed, workload, args, signal);
+          return job;
+        },
         migrate: (strategy) => migrate(bed, strategy, signal),
+        checkpointing: checkpointing(bed, () => job, signal),
         clearUp: () => clearUp(bed),
       },
       close: async () => {

@@ -33,6 +33,13 @@ export interface EvalJob {
   end(): Promise<JobEnd>;
 }
 
+export interface Checkpointing {
+  /** Takes a checkpoint of the job, which goes on. */
+  checkpoint(): Promise<Disturbance>;
+  /** Kills all VMs and starts them from the checkpoint; the job handed out by `start` goes on being followed. */
+  restart(): Promise<Disturbance>;
+}
+
 export interface EvalWorld {
   readonly accelerator: "kvm" | "tcg";
   /** Ranks of a job. */
@@ -42,12 +49,7 @@ export interface EvalWorld {
   /** Moves the VM that carries no rank 0. Fails unless the cycle is done by that strategy and the ranks use the card again. */
   migrate(strategy: "live" | "park"): Promise<Disturbance>;
   /** Absent where this build of symvirt has no such verbs. */
-  readonly checkpointing?: {
-    /** Takes a checkpoint of the job, which goes on. */
-    checkpoint(): Promise<Disturbance>;
-    /** Kills all VMs and starts them from the checkpoint; the job handed out by `start` goes on being followed. */
-    restart(): Promise<Disturbance>;
-  };
+  readonly checkpointing?: Checkpointing;
   /** After a failure: ends the job by force. Returns what makes the lab useless, else "". */
   clearUp(): Promise<string>;
 }

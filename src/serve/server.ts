@@ -50,9 +50,13 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
       hint: "listen on a unix socket or 127.0.0.1, or give --allow-remote and --token-file (there is no TLS: put a proxy before it)",
     });
   if (cluster.policy.reactive !== undefined && verbs.checkpoints === undefined)
-    throw new SymvirtError("refused", "policy.reactive needs checkpoints, and the cluster file names no store for them", {
-      hint: "add checkpoints: {path: /a/folder/that/all/hosts/reach}",
-    });
+    throw new SymvirtError(
+      "refused",
+      "policy.reactive needs checkpoints, and the cluster file names no store for them",
+      {
+        hint: "add checkpoints: {path: /a/folder/that/all/hosts/reach}",
+      },
+    );
   openStateFolder(cluster.state);
   const folder = join(cluster.state, "serve");
   mkdirSync(folder, { recursive: true, mode: 0o700 });

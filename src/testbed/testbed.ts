@@ -1,5 +1,6 @@
 /** A lab, a controller on it, and what is asked of both again and again. */
 import { type ChildProcess, spawn } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Controller, type StatusReport } from "../index.js";
 import {
@@ -13,7 +14,7 @@ import {
   packageRoot,
 } from "../lab/index.js";
 import { type CliResult, type CliRun, runCli, startCli } from "./command.js";
-import type { Say } from "./progress.js";
+import { type Say, until } from "./progress.js";
 
 export interface LabShape {
   name: string;
@@ -23,6 +24,7 @@ export interface LabShape {
 }
 
 const GUEST_COMMAND_MS = 120_000;
+const QEMU_DEATH_MS = 20_000;
 
 export class Testbed {
   readonly shape: LabShape;
@@ -81,6 +83,23 @@ export class Testbed {
   /** Hosts where a QEMU of the VM runs, by the process table. */
   async qemuHosts(vm: string): Promise<string[]> {
     return (await labStatus(this.lab)).vms.find((v) => v.vm === vm)?.hosts ?? [];
+  }
+
+  /** Process of a VM's QEMU; throws when there is none. */
+  qemuPid(vm: string, host: string): number {
+    const file = join(this.lab.cluster.hosts[host]?.runtime ?? "", `${vm}.pid`);
+    return Number(readFileSync(file, "utf8").trim());
+  }
+
+  /** As hosts do that lose their power: every QEMU dies and nobody is told. Resolves when all are dead. */
+  async killVms(signal?: AbortSignal): Promise<void> {
+    for (const vm of this.vms)
+      for (const host of await this.qemuHosts(vm)) process.kill(this.qemuPid(vm, host), "SIGKILL");
+    const dead = async () => {
+      const hosts = await Promise.all(this.vms.map((vm) => this.qemuHosts(vm)));
+      return hosts.flat().length === 0 ? true : undefined;
+    };
+    await until("the death of every QEMU", QEMU_DEATH_MS, dead, signal === undefined ? {} : { signal });
   }
 
   /** Runs a shell line in a guest; it must succeed. Returns stdout. */

@@ -195,7 +195,9 @@ ${extra}`;
     writeFileSync(file(), cluster("policy: { reactive: { every: 10m } }\n"));
     const reactive = start("--token-file", tokenFile);
     expect(await exitOf(reactive.child)).toBe(3);
-    expect(reactive.said()).toContain("policy.reactive needs checkpoints, and the cluster file names no store");
+    expect(reactive.said()).toContain(
+      "policy.reactive needs checkpoints, and the cluster file names no store",
+    );
     writeFileSync(file(), cluster());
     const open = start("--listen", "0.0.0.0:0", "--token-file", tokenFile);
     expect(await exitOf(open.child)).toBe(3);

@@ -55,7 +55,10 @@ async function policyOf({ unix }: TestServer): Promise<PolicyView> {
 async function seenAlive({ unix }: TestServer): Promise<void> {
   for (;;) {
     const { text } = await ask(unix, "/metrics");
-    if (/symvirt_vm_process_alive\{vm="vm1"\} 1/.test(text) && /symvirt_vm_process_alive\{vm="vm2"\} 1/.test(text))
+    if (
+      /symvirt_vm_process_alive\{vm="vm1"\} 1/.test(text) &&
+      /symvirt_vm_process_alive\{vm="vm2"\} 1/.test(text)
+    )
       return;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
@@ -144,7 +147,9 @@ describe("the reactive policy", () => {
   });
 
   it("switches a silent host off by the site's command, and restarts elsewhere", async () => {
-    const { w, server, silent } = await checkpointed({ fence: ["sh", "-c", 'echo off > "$0"', "{host}.off"] });
+    const { w, server, silent } = await checkpointed({
+      fence: ["sh", "-c", 'echo off > "$0"', "{host}.off"],
+    });
     w.cluster.policy.reactive?.fence?.splice(3, 1, join(w.folder, "{host}.off"));
     const end = restartEnd(server);
     silent.add("h1");

@@ -5,23 +5,11 @@ import { type CliResult, words } from "../../../src/testbed/command.js";
 import { Job } from "../../../src/testbed/job.js";
 import { expectOn } from "../../../src/testbed/outcomes.js";
 import type { E2eLab } from "../support/lab-fixture.js";
-import { say, timed, until } from "../support/progress.js";
+import { say, timed } from "../support/progress.js";
 
 function setReport(result: CliResult): SetReport {
   expect(result.code, words(result)).toBe(0);
   return JSON.parse(result.stdout) as SetReport;
-}
-
-/** As a host does that loses its power: nobody is told. */
-async function killQemus(lab: E2eLab): Promise<void> {
-  for (const vm of lab.vms) {
-    const [host = ""] = await lab.qemuHosts(vm);
-    process.kill(lab.qemuPid(vm, host), "SIGKILL");
-  }
-  await until("both QEMUs are dead", 20_000, async () => {
-    const hosts = await Promise.all(lab.vms.map((vm) => lab.qemuHosts(vm)));
-    return hosts.flat().length === 0 ? true : undefined;
-  });
 }
 
 export function checkpointCases(lab: () => E2eLab): void {
@@ -47,7 +35,7 @@ export function checkpointCases(lab: () => E2eLab): void {
 
       for (const time of [1, 2]) {
         const elsewhere = time === 1 ? [] : ["--on", `vm1=${await lab().freeHost()}`];
-        await killQemus(lab());
+        await lab().killVms();
         const restarted = await timed(`restart ${time}`, async () =>
           setReport(await lab().cli(["restart", id, "--json", ...elsewhere])),
         );

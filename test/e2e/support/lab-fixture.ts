@@ -47,12 +47,6 @@ type RunningCycle = Extract<StatusReport["running"], { phase: string }>;
 export type { LabShape };
 
 export class E2eLab extends Testbed {
-  qemuPid(vm: string, host: string): number {
-    return Number(
-      readFileSync(join(this.lab.cluster.hosts[host]?.runtime ?? "", `${vm}.pid`), "utf8").trim(),
-    );
-  }
-
   namespace(host: string): string {
     return `sv-${this.shape.name}-${host}`;
   }
