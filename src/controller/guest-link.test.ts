@@ -54,6 +54,17 @@ describe("guest link", () => {
     await expect.poll(() => guest.wants.length).toBe(1);
   });
 
+  it("gives a guest that answers slowly the time it needs", async () => {
+    const guest = new FakeGuest("vm1");
+    guest.answerMs = 300; // three times what the link takes for silence
+    const link = linkTo(guest);
+    await link.ready(soon());
+    const sessions = new Set<string>();
+    link.on("hello", () => sessions.add(guest.session));
+    await expect(link.query(AbortSignal.timeout(5000))).resolves.toMatchObject({ type: "state" });
+    expect(sessions.size).toBeLessThan(4);
+  });
+
   it("quarantines a guest after three lines over the cap, and says so", async () => {
     const guest = new FakeGuest("vm1");
     const link = linkTo(guest);

@@ -37,7 +37,10 @@ export interface GuestLinkOptions {
   level?: () => Iterable<LevelMessage>;
   /** Milliseconds; the defaults are for real use, tests shorten them. */
   helloEveryMs?: number;
-  /** With nothing heard for this long the agent is asked; for twice as long, hello is said anew. */
+  /**
+   * With nothing heard for this long the agent is asked; for twice as long, hello is said anew, and then the agent
+   * is given twice the time: a slow one that gets a new question before it has answered the last never answers any.
+   */
   silenceMs?: number;
   redialMs?: number;
 }
@@ -53,6 +56,8 @@ interface GuestLinkEvents {
   quarantined: [SymvirtError];
 }
 
+/** Times `silenceMs` that an agent is given at most. */
+const MAX_PATIENCE = 16;
 const MAX_OVERSIZE = 3;
 const MAX_BAD_LINES = 100;
 const BYTES_PER_SECOND = 4 * 1024 * 1024;
@@ -77,6 +82,7 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
   #quarantine: SymvirtError | undefined;
   #lastTrouble = "not connected yet";
   #heardAt = 0;
+  #patience = 1;
 
   constructor(options: GuestLinkOptions) {
     super();
@@ -111,6 +117,7 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
     this.#quarantine = undefined;
     this.#oversize = 0;
     this.#bad = 0;
+    this.#patience = 1;
     const { signal } = this.#stop;
     this.#loop = before.then(() => this.#run(signal));
     return this;
@@ -245,12 +252,13 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
             saidAt = t;
             this.#sayHello();
           }
-        } else if (t - this.#heardAt > 2 * this.#options.silenceMs) {
+        } else if (t - this.#heardAt > 2 * this.#patience * this.#options.silenceMs) {
+          this.#patience = Math.min(2 * this.#patience, MAX_PATIENCE);
           // An agent that was restarted does not know our session: begin one anew.
           this.#trouble("the agent stopped answering");
           this.#newSession();
           saidAt = t;
-        } else if (t - this.#heardAt > this.#options.silenceMs) {
+        } else if (t - this.#heardAt > this.#patience * this.#options.silenceMs) {
           this.#enqueue([encodeLine({ type: "query", session: this.#session, id: 0 })]);
         }
       },

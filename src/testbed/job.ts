@@ -176,11 +176,13 @@ export class Job {
 
   /** Every rank is there and runs, over whatever. */
   async expectRunning(): Promise<RankSample[]> {
-    const ranks = await this.ranks();
+    const { jobs, vms } = await this.#bed.status();
+    const ranks = jobs.flatMap((j) => j.ranks);
+    const trouble = vms.flatMap((v) => (v.trouble === "" ? [] : [`${v.vm}: ${v.trouble}`]));
     assert.deepEqual(
       ranks.map((r) => r.rank),
       Array.from({ length: this.#bed.worldSize }, (_, i) => i),
-      `the ranks reported. ${this.output()}`,
+      `the ranks reported. ${trouble.join("; ")}. ${this.output()}`,
     );
     for (const { rank, report } of ranks)
       assert.deepEqual(

@@ -51,6 +51,8 @@ export class FakeGuest {
   holders: { pid: number; command: string; what: string }[] = [];
   /** Says nothing at all, as a guest without an agent. */
   mute = false;
+  /** How long its ranks take to tell their counters, in milliseconds. */
+  answerMs = 0;
   /** live: ranks take long to tear down, see letTearDown. */
   stuckTearDown = false;
   /** Lies: instead of its own ranks' pictures of their peers it tells one of this rank. */
@@ -278,7 +280,9 @@ export class FakeGuest {
       if (message.peers === true)
         for (const rank of this.tellsPeersFor === undefined ? this.ranks : [this.tellsPeersFor])
           this.#tellPeers(rank, message.id);
-      this.tell(message.id);
+      const { session, id } = message;
+      if (this.answerMs === 0) this.tell(id);
+      else setTimeout(() => session === this.#session && this.tell(id), this.answerMs);
     }
     if (message.type === "want") this.#want(message);
     if (message.type === "board") this.#board(message);

@@ -14,38 +14,45 @@ function setReport(result: CliResult): SetReport {
 
 export function checkpointCases(lab: () => E2eLab): void {
   describe("checkpoint and restart", () => {
-    it("a killed cluster goes on from its checkpoint, twice, the second time on another host", async () => {
-      const job = await Job.start(lab(), "ring", { detached: true });
-      const before = await job.expectOpenib();
-      const taken = await timed("checkpoint", async () =>
-        setReport(await lab().cli(["checkpoint", "--name", "e2e", "--json"])),
-      );
-      const pauses = taken.vms.map(({ vm, pauseMs }) => `${vm} ${Math.round(pauseMs ?? 0)} ms`).join(", ");
-      say(
-        `paused ${pauses}; without network ${Math.round(taken.withoutNetworkMs ?? 0)} ms; ${taken.strategy}`,
-      );
-      say(taken.phases.map((p) => `${p.phase} ${p.ms}`).join(", "));
-      const id = taken.checkpoint;
-      for (const { vm, host } of taken.vms) await expectOn(lab(), vm, host);
-      await job.expectGoesOn(await job.expectOpenib({ since: before, epochs: 1 }));
-
-      const refused = await lab().cli(["restart", id]);
-      expect(refused.code, words(refused)).toBe(3);
-      expect(refused.stderr).toMatch(/vm1 still runs on h\d \(pid \d+\)/);
-
-      for (const time of [1, 2]) {
-        const elsewhere = time === 1 ? [] : ["--on", `vm1=${await lab().freeHost()}`];
-        await lab().killVms();
-        const restarted = await timed(`restart ${time}`, async () =>
-          setReport(await lab().cli(["restart", id, "--json", ...elsewhere])),
+    it.each([
+      ["live", "stencil"],
+      ["park", "ring"],
+    ] as const)(
+      "taken %s under %s: a killed cluster goes on from it, twice, the second time on another host",
+      async (strategy, program) => {
+        const job = await Job.start(lab(), program, { detached: true });
+        const before = await job.expectOpenib();
+        const taken = await timed("checkpoint", async () =>
+          setReport(await lab().cli(["checkpoint", "--name", "e2e", "--strategy", strategy, "--json"])),
         );
-        say(restarted.phases.map((p) => `${p.phase} ${p.ms}`).join(", "));
-        for (const { vm, host } of restarted.vms) await expectOn(lab(), vm, host);
+        const pauses = taken.vms.map(({ vm, pauseMs }) => `${vm} ${Math.round(pauseMs ?? 0)} ms`).join(", ");
+        say(
+          `paused ${pauses}; without network ${Math.round(taken.withoutNetworkMs ?? 0)} ms; ${taken.strategy}`,
+        );
+        say(taken.phases.map((p) => `${p.phase} ${p.ms}`).join(", "));
+        expect(taken.strategy).toBe(strategy);
+        const id = taken.checkpoint;
+        for (const { vm, host } of taken.vms) await expectOn(lab(), vm, host);
         await job.expectGoesOn(await job.expectOpenib({ since: before, epochs: 1 }));
-        await job.expectRightEnd();
-      }
-      const removed = await lab().cli(["checkpoints", "rm", id]);
-      expect(removed.code, words(removed)).toBe(0);
-    });
+
+        const refused = await lab().cli(["restart", id]);
+        expect(refused.code, words(refused)).toBe(3);
+        expect(refused.stderr).toMatch(/vm1 still runs on h\d \(pid \d+\)/);
+
+        for (const time of [1, 2]) {
+          const elsewhere = time === 1 ? [] : ["--on", `vm1=${await lab().freeHost()}`];
+          await lab().killVms();
+          const restarted = await timed(`restart ${time}`, async () =>
+            setReport(await lab().cli(["restart", id, "--json", ...elsewhere])),
+          );
+          say(restarted.phases.map((p) => `${p.phase} ${p.ms}`).join(", "));
+          for (const { vm, host } of restarted.vms) await expectOn(lab(), vm, host);
+          await job.expectGoesOn(await job.expectOpenib({ since: before, epochs: 1 }));
+          await job.expectRightEnd();
+        }
+        const removed = await lab().cli(["checkpoints", "rm", id]);
+        expect(removed.code, words(removed)).toBe(0);
+      },
+    );
   });
 }
