@@ -3,7 +3,7 @@ import { Command, Option } from "commander";
 import { checkpointRefusal } from "../controller/checkpoint/plan-checkpoint.js";
 import type { SetReport } from "../controller/report.js";
 import { Controller } from "../controller/script.js";
-import { type Strategy, strategies } from "../controller/strategy.js";
+import { DEFAULT_STRATEGY, type Strategy, strategies } from "../controller/strategy.js";
 import { ExitCode } from "../errors.js";
 import { noDryRun, withinTime } from "./migrate.js";
 import { setPlanLines, tellSet } from "./set-report.js";
@@ -28,7 +28,7 @@ export function checkpointCommand(): Command {
     .addOption(
       new Option(
         "--strategy <name>",
-        "park: the job's ranks are held meanwhile (default); live: they run on over tcp",
+        `live: the job runs on over tcp meanwhile; park: its ranks are held (default: the cluster file's, else ${DEFAULT_STRATEGY})`,
       ).choices(strategies),
     )
     .addHelpText(

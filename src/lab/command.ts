@@ -60,6 +60,8 @@ export function vmCommand(shape: VmShape): string[] {
     ...["qemu-system-x86_64", "-name", "{vm}", "-nodefaults", "-no-user-config", "-machine", "q35"],
     ...accelerator,
     ...["-smp", String(shape.cpus), "-m", memory(shape), "-display", "none", "-no-reboot"],
+    // As with a real card: VFIO pins all memory. A background snapshot touches every page while the VM stands still.
+    "-mem-prealloc",
     ...["-kernel", shape.kernel, "-initrd", shape.initrd, "-append", kernelArguments(shape.number)],
     ...["-serial", "file:{runtime}/{vm}.serial"],
     ...["-qmp", "unix:{runtime}/{vm}.qmp,server=on,wait=off"],

@@ -14,7 +14,7 @@ import { runSet, type SetOperation, setReport } from "./run-set.js";
 export interface CheckpointRequest extends Omit<SetOperation, "session"> {
   /** The operator's name for it, part of its id. */
   name?: string;
-  /** Absent: park. */
+  /** Absent: the cluster file's, else the default. */
   strategy?: Strategy;
   onPlan?: (plan: CheckpointPlan) => void;
 }

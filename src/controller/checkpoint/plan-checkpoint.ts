@@ -8,18 +8,12 @@ import type { Fleet } from "../fleet.js";
 import { isAway } from "../movers.js";
 import { checkBlockers, greetAgents } from "../plan.js";
 import { checkHolders, checkJobs } from "../plan-jobs.js";
-import { whyPark } from "../plan-strategy.js";
+import { wantedStrategy, whyPark } from "../plan-strategy.js";
 import type { Session } from "../session.js";
 import type { CycleTarget } from "../state/journal.js";
 import type { Strategy } from "../strategy.js";
 import { interruptedWords } from "../interrupted.js";
 import type { SetVm } from "./set-ops.js";
-
-/**
- * Of a checkpoint, whatever a migration's is: in the lab live was seen to fail, all ranks leaving the card at once, as
- * one did not let go of it.
- */
-const DEFAULT_STRATEGY: Strategy = "park";
 
 export interface CheckpointPlan {
   vms: SetVm[];
@@ -46,7 +40,7 @@ export async function planCheckpoint(
 ): Promise<CheckpointPlan> {
   const store = new CheckpointStore(cluster);
   const findings = new Findings();
-  const strategy = asked ?? DEFAULT_STRATEGY;
+  const strategy = wantedStrategy(cluster, asked);
   const plan: CheckpointPlan = {
     ...{ vms: [], strategy, method: "background-snapshot", target: undefined, facts: new Map() },
     ...{ room: undefined, findings: findings.list, steps: [] },
