@@ -38,6 +38,7 @@ export interface RawHost {
 }
 export interface RawCluster {
   deadlines?: Record<string, string | number>;
+  policy?: Record<string, object>;
   hosts: Record<string, RawHost>;
   vms: Record<string, { host: string; cards: Record<string, { bus: string; card?: string }> }>;
 }
