@@ -7,7 +7,7 @@ import type { Cluster } from "./cluster-file.js";
 import { greetAgents } from "./plan.js";
 import { openSession, openStateFolder, type Session, type SessionOptions } from "./session.js";
 import { type KnownVmm, type StatusReport, snapshotFleet } from "./snapshot.js";
-import { askControl, type ControlRequest } from "./state/control-socket.js";
+import { askControl, ControllerGone, type ControlRequest } from "./state/control-socket.js";
 import { Journal } from "./state/journal.js";
 
 const BUSY_POLL_MS = 50;
@@ -24,14 +24,14 @@ export async function readStatus(
   const limit = anySignal([options.signal, AbortSignal.timeout(cluster.deadlines.hello)]);
   let session: Session | undefined;
   while (session === undefined) {
-    const answer = await askControl(cluster.state, request, limit);
-    // Our own controller's word over a 0600 socket, not a guest's.
-    if (answer !== undefined) return answer as StatusReport;
     try {
+      const answer = await askControl(cluster.state, request, limit);
+      // Our own controller's word over a 0600 socket, not a guest's.
+      if (answer !== undefined) return toldBy(answer as StatusReport | { error: string });
       session = await openSession(cluster, { ...options, what: "status", acting: false });
     } catch (error) {
       // A controller has begun or is about to end: it holds the lock and does not (or no longer) answer.
-      if (!isRefused(error) || limit.aborted) throw error;
+      if (!(isRefused(error) || error instanceof ControllerGone) || limit.aborted) throw error;
       await delay(BUSY_POLL_MS, undefined, { signal: limit }).catch(() => undefined);
     }
   }
@@ -40,6 +40,11 @@ export async function readStatus(
   } finally {
     await session.close();
   }
+}
+
+function toldBy(answer: StatusReport | { error: string }): StatusReport {
+  if (!("error" in answer)) return answer;
+  throw new SymvirtError("unreachable", `the running controller cannot tell: ${answer.error}`);
 }
 
 async function inspectAll(

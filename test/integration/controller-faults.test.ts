@@ -1,6 +1,10 @@
 /** Every way back: what fails, where the VM is afterwards, and what the operator is told. */
+import { createServer } from "node:net";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { Phase } from "../../src/controller/cycle.js";
+import { openStateFolder } from "../../src/controller/session.js";
+import { acquireLock } from "../../src/controller/state/lock.js";
 import { SymvirtError } from "../../src/errors.js";
 import { controllerOf, expectWell, world } from "../support/controller-world.js";
 import { hang } from "../support/fake-cluster.js";
@@ -285,6 +289,27 @@ describe("abort", () => {
     });
     expect((await running).outcome).toBe("rolled-back");
     expectWell(w, "vm1", "h1");
+  });
+
+  it("a status that is asked as a controller ends waits for its end", async () => {
+    const w = world();
+    const controller = await controllerOf(w);
+    openStateFolder(w.cluster.state);
+    const path = join(w.cluster.state, "control.sock");
+    let left = 3;
+    const ending = createServer((socket) => {
+      socket.destroy();
+      if (--left === 0) ending.close();
+    });
+    await new Promise<void>((resolve) => ending.listen(path, resolve));
+    const lock = await acquireLock(w.cluster.state, {
+      what: "migrate vm1 to h3",
+      acting: true,
+      waitMs: 1000,
+    });
+    ending.once("close", () => lock.release());
+    expect((await controller.status()).vms.map((v) => v.host)).toEqual(["h1", "h2"]);
+    expect(left).toBe(0);
   });
 
   it("with nothing to abort says so", async () => {

@@ -74,14 +74,29 @@ export async function serveControl(
   };
 }
 
-/** Asks the running controller. Undefined when none listens. */
+/** The controller ended while it was asked. */
+export class ControllerGone extends SymvirtError {
+  constructor() {
+    super("unreachable", "the running controller closed its control socket without an answer", {
+      hint: "ask again",
+    });
+  }
+}
+
+/** Asks the running controller. Undefined when none listens. Throws ControllerGone, or "unreachable" when the signal aborts. */
 export async function askControl(
   folder: string,
   request: ControlRequest,
   signal: AbortSignal,
 ): Promise<unknown | undefined> {
   const socket = connect({ path: join(folder, "control.sock") });
-  const stop = () => socket.destroy(signal.reason instanceof Error ? signal.reason : new Error("aborted"));
+  const stop = () =>
+    socket.destroy(
+      new SymvirtError("unreachable", "the running controller does not answer on its control socket", {
+        hint: "if it hangs, end its process: `symvirt abort` then finishes its cycle",
+        cause: signal.reason,
+      }),
+    );
   signal.addEventListener("abort", stop, { once: true });
   try {
     return await new Promise<unknown>((resolve, reject) => {
@@ -94,18 +109,13 @@ export async function askControl(
           reject(new SymvirtError("internal", `the controller's answer is over ${MAX_ANSWER} bytes`));
       });
       socket.on("error", reject);
-      socket.on("close", () =>
-        reject(
-          new SymvirtError(
-            "unreachable",
-            "the running controller closed its control socket without an answer",
-          ),
-        ),
-      );
+      socket.on("close", () => reject(new ControllerGone()));
+      if (signal.aborted) stop();
     });
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === "ENOENT" || code === "ECONNREFUSED") return undefined;
+    if (code === "ECONNRESET" || code === "EPIPE") throw new ControllerGone();
     throw error;
   } finally {
     signal.removeEventListener("abort", stop);

@@ -10,12 +10,12 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
-import { connect } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { parseCluster } from "../cluster-file.js";
-import { askControl, serveControl } from "./control-socket.js";
+import { askControl, ControllerGone, serveControl } from "./control-socket.js";
 import { type CycleTarget, Journal } from "./journal.js";
 import { acquireLock, lockHolders } from "./lock.js";
 import { Placement } from "./placement.js";
@@ -168,6 +168,27 @@ describe("control socket", () => {
     const [answer] = (await once(odd, "data")) as [Buffer];
     expect(JSON.parse(answer.toString())).toEqual({ error: "unknown request" });
     await socket.close();
+  });
+
+  it("a controller that ends while it is asked is said to be gone, one that is silent not to answer", async () => {
+    const path = join(folder, "control.sock");
+    for (const end of [(s: Socket) => s.destroy(), (s: Socket) => s.once("data", () => s.destroy())]) {
+      const ending = createServer(end);
+      await new Promise<void>((resolve) => ending.listen(path, resolve));
+      const asked = askControl(folder, { ask: "status" }, AbortSignal.timeout(2000));
+      await expect(asked).rejects.toBeInstanceOf(ControllerGone);
+      await new Promise((resolve) => ending.close(resolve));
+    }
+    const silent = createServer((s) => s.on("error", () => undefined).resume());
+    await new Promise<void>((resolve) => silent.listen(path, resolve));
+    await expect(askControl(folder, { ask: "status" }, AbortSignal.timeout(50))).rejects.toMatchObject({
+      exit: "unreachable",
+      message: "the running controller does not answer on its control socket",
+    });
+    await expect(askControl(folder, { ask: "status" }, AbortSignal.abort())).rejects.toMatchObject({
+      exit: "unreachable",
+    });
+    await new Promise((resolve) => silent.close(resolve));
   });
 
   it("a socket left by a dead controller is in nobody's way", async () => {
