@@ -10,6 +10,7 @@
  *   await controller.close();
  * }
  */
+import { CheckpointStore } from "../checkpoint/store.js";
 import { SymvirtError } from "../errors.js";
 import type { RankReport } from "../protocol/messages.js";
 import { type CheckpointRequest, takeCheckpoint } from "./checkpoint/checkpoint.js";
@@ -37,6 +38,13 @@ import type { Strategy } from "./strategy.js";
 import { qemuVmm } from "./vmm.js";
 
 export type ControllerOptions = Pick<SessionOptions, "vmm" | "timing"> & { settleMs?: number };
+
+export interface CompleteCheckpoint {
+  id: string;
+  /** ISO 8601. */
+  at: string;
+  vms: string[];
+}
 
 export interface AbortOutcome {
   /** "nothing": no cycle was running or interrupted. */
@@ -152,6 +160,14 @@ export class Controller {
     return await this.#within("checkpoint", true, (session) =>
       takeCheckpoint(session, { settleMs: this.#options.settleMs, ...request, signal }),
     );
+  }
+
+  /** The complete checkpoints in the store, oldest first. Throws "usage" when the cluster file names none. */
+  checkpoints(): CompleteCheckpoint[] {
+    return new CheckpointStore(this.cluster).list().flatMap(({ id, state, manifest }) => {
+      if (state !== "complete" || manifest === undefined) return [];
+      return [{ id, at: manifest.createdAt, vms: manifest.vms.map(({ vm }) => vm) }];
+    });
   }
 
   /** What a restart would do and what stands against it; the checkpoint is read and verified, nothing is touched. */

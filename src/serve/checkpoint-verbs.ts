@@ -1,5 +1,4 @@
 /** Checkpoint and restart for the server, over the script API. */
-import { CheckpointStore } from "../checkpoint/store.js";
 import type { Controller } from "../controller/script.js";
 import { Journal } from "../controller/state/journal.js";
 import type { CheckpointVerbs } from "./verbs.js";
@@ -14,10 +13,6 @@ export function checkpointVerbs(controller: Controller): CheckpointVerbs | undef
     endCutOff: async (run) => {
       if (new Journal(cluster.state).interrupted()?.verb === "restart") await controller.abort(run);
     },
-    complete: async () =>
-      new CheckpointStore(cluster).list().flatMap(({ id, state, manifest }) => {
-        if (state !== "complete" || manifest === undefined) return [];
-        return [{ id, at: manifest.createdAt, vms: manifest.vms.map(({ vm }) => vm) }];
-      }),
+    complete: async () => controller.checkpoints(),
   };
 }

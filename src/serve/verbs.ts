@@ -9,7 +9,7 @@ import type { RestartRequest } from "../controller/checkpoint/restart.js";
 import type { SetPhase } from "../controller/checkpoint/set-cycle.js";
 import type { Phase } from "../controller/cycle.js";
 import type { CycleProgress } from "../controller/runner.js";
-import type { AbortOutcome } from "../controller/script.js";
+import type { AbortOutcome, CompleteCheckpoint } from "../controller/script.js";
 import type { StatusReport } from "../controller/snapshot.js";
 import type { CycleTarget } from "../controller/state/journal.js";
 
@@ -26,13 +26,6 @@ export type CheckpointOrder = Pick<CheckpointRequest, "name" | "strategy">;
 export interface RestartOrder extends Pick<RestartRequest, "on" | "gone" | "avoid"> {
   /** Id of a complete checkpoint. */
   checkpoint: string;
-}
-
-export interface CompleteCheckpoint {
-  id: string;
-  /** ISO 8601. */
-  at: string;
-  vms: string[];
 }
 
 export interface CheckpointVerbs {
