@@ -29,6 +29,13 @@ async function rejection(promise: Promise<unknown>): Promise<SymvirtError> {
 const statusOf = async (qemu: EmptyQemu) => (await qemu.driver.inspect(soon())).status;
 
 describe("inspect", () => {
+  it("knows a card by its tag too, on whatever port it sits", async () => {
+    const a = await nest.start("a", [
+      ...["-device", "pcie-root-port,id=rp1,chassis=2,slot=2", "-device", "e1000e,id=hca0,bus=rp1"],
+    ]);
+    expect((await a.driver.inspect(soon())).cards).toEqual(["hca0"]);
+  });
+
   it("tells status, exact machine type, cards, blockers, version and memory", async () => {
     const a = await nest.start("a", ["-machine", "pc-q35-7.1", "-device", "nvme,id=hca0,bus=rp0,serial=s"]);
     expect(await a.driver.inspect(soon())).toEqual({

@@ -65,7 +65,7 @@ export class QemuNest {
       session: () => new QemuSession(target),
       driver: new QemuDriver({
         target,
-        buses: new Set(["rp0"]),
+        cards: new Map([["hca0", "rp0"]]),
         listen: { address: "127.0.0.1", ports },
         end: kill,
       }),

@@ -25,7 +25,7 @@ async function start(options: FakeQmpOptions, address = "127.0.0.1"): Promise<vo
   ended = 0;
   driver = new QemuDriver({
     target: { vm: "vm1", host: "h1", dial: [], qmp: fake.path, channel: `${fake.path}.channel` },
-    buses: new Set(["rp0"]),
+    cards: new Map([["hca0", "rp0"]]),
     listen: { address, ports: { from: 5000, to: 5002 } },
     end: () => {
       ended++;

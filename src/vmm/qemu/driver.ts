@@ -28,8 +28,8 @@ const QUIT_MS = 3_000;
 
 export interface QemuDriverOptions {
   target: QemuTarget;
-  /** Root ports that carry cards of the VM. */
-  buses: ReadonlySet<string>;
+  /** Cards of the VM by the cluster file: tag, and the root port for it. */
+  cards: ReadonlyMap<string, string>;
   listen: ListenAddress;
   /** Ends the process by its pid; succeeds when there is none. */
   end: (signal: AbortSignal) => Promise<void>;
@@ -49,7 +49,7 @@ export class QemuDriver implements VmDriver {
   }
 
   inspect(signal: AbortSignal): Promise<VmFacts> {
-    return inspectVm(this.#session, this.#options.buses, signal);
+    return inspectVm(this.#session, this.#options.cards, signal);
   }
 
   openChannel(signal: AbortSignal): Promise<Duplex> {
@@ -86,7 +86,7 @@ export class QemuDriver implements VmDriver {
   }
 
   setLinks(up: boolean, signal: AbortSignal): Promise<void> {
-    return setLinks(this.#session, this.#options.buses, up, signal);
+    return setLinks(this.#session, this.#options.cards, up, signal);
   }
 
   captureFacts(signal: AbortSignal): Promise<CaptureFacts> {
@@ -126,10 +126,10 @@ export class QemuDriver implements VmDriver {
 export function openQemuDriver(cluster: Cluster, vm: string, host: string): QemuDriver {
   const paths = vmPaths(cluster, vm, host); // says which name is unknown
   const hostEntry = cluster.hosts[host];
-  const cards = Object.values(cluster.vms[vm]?.cards ?? {});
+  const cards = Object.entries(cluster.vms[vm]?.cards ?? {});
   return new QemuDriver({
     target: { vm, host, dial: hostEntry?.dial ?? [], qmp: paths.qmp, channel: paths.channel },
-    buses: new Set(cards.map((card) => card.bus)),
+    cards: new Map(cards.map(([tag, { bus }]) => [tag, bus])),
     listen: { address: hostEntry?.address ?? "", ports: hostEntry?.ports ?? { from: 1, to: 0 } },
     end: (signal) => endQemu(cluster, vm, host, { signal }),
   });

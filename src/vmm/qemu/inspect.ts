@@ -1,15 +1,15 @@
 /** The facts of one VM as its QEMU tells them. */
 import type { VmFacts } from "../driver.js";
-import { pluggedDevices } from "./qom-cards.js";
+import { isCard, pluggedDevices } from "./qom-cards.js";
 import type { QemuSession } from "./session.js";
 
 /**
- * Reads status, machine, cards, blockers, version, memory and migration state. Cards are the devices on
- * one of `buses`, the root ports which the cluster file names. Changes nothing.
+ * Reads status, machine, cards, blockers, version, memory and migration state. Cards are the devices with a tag of
+ * `cards`, and those on a root port of it. Changes nothing.
  */
 export async function inspectVm(
   session: QemuSession,
-  buses: ReadonlySet<string>,
+  cards: ReadonlyMap<string, string>,
   signal: AbortSignal,
 ): Promise<VmFacts> {
   const { status } = await session.execute("query-status", {}, signal);
@@ -23,7 +23,7 @@ export async function inspectVm(
     status,
     machine: String(type).replace(/-machine$/, ""),
     cards: devices.flatMap((device) =>
-      device.tag !== undefined && buses.has(device.bus) ? [device.tag] : [],
+      device.tag !== undefined && isCard(device, cards) ? [device.tag] : [],
     ),
     blockers: migration["blocked-reasons"] ?? [],
     vmmVersion: `${major}.${minor}.${micro}`,

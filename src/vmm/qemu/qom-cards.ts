@@ -42,6 +42,14 @@ export async function pluggedDevices(session: QemuSession, signal: AbortSignal):
   return devices;
 }
 
+/**
+ * Whether it is a card by the cluster file, which names tags and root ports. A tag counts wherever it sits: the file
+ * may have changed since it was plugged in, and a card that is overlooked makes the destination refuse the VM.
+ */
+export function isCard({ tag, bus }: PluggedDevice, cards: ReadonlyMap<string, string>): boolean {
+  return (tag !== undefined && cards.has(tag)) || [...cards.values()].includes(bus);
+}
+
 /** Whether a device of this tag is there, be it on a bus or on its way out. */
 export async function isPresent(session: QemuSession, tag: string, signal: AbortSignal): Promise<boolean> {
   const entries = await session.execute("qom-list", { path: PERIPHERAL }, signal);
