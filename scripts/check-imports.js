@@ -36,7 +36,7 @@ const allowed = {
     ],
     ...["demo/recorder.ts", "demo/tables.ts"],
   ],
-  bench: ["lab", "demo", "controller", "protocol", "vmm", "index.ts"],
+  bench: ["lab", "demo", "controller", "protocol", "vmm", "checkpoint", "testbed", "index.ts"],
   policy: [],
   serve: ["policy", "controller", "protocol"],
   cli: [

@@ -4,6 +4,7 @@ import { SymvirtError } from "../errors.js";
 import { Controller } from "../index.js";
 import { labDown, labUp, type OpenLab } from "../lab/index.js";
 import type { BenchJob, BenchLab, BenchWorld, CycleTimes } from "./blackout-world.js";
+import { fillMemory } from "./fill-memory.js";
 import { inGuest, startLabJob } from "./lab-job.js";
 
 /** Moves: rank 0, whose clock measures, is in vm1, and a guest's clock stands still in its own downtime. */
@@ -11,18 +12,6 @@ const MOVED = "vm2";
 const HOME = "h2";
 const SPARE = "h3";
 const VMS = ["vm1", "vm2"] as const;
-/** Left to the guest when the rest of its memory is filled. */
-const FREE_MIB = 640;
-
-/**
- * Fills a guest's memory with what neither compresses nor repeats within a page, as a job's data would:
- * an empty guest of any size migrates in the same time.
- */
-const fillScript = (mib: number): string =>
-  `set -e; d=/run/symvirt-bench; mkdir -p $d; mount -t tmpfs -o size=${mib + 64}m tmpfs $d; ` +
-  `dd if=/dev/urandom of=$d/0 bs=1M count=64 2>/dev/null; ` +
-  `i=1; while [ $((i * 64)) -lt ${mib} ]; do cp $d/0 $d/$i; i=$((i + 1)); done`;
-
 class LabUnderBench implements BenchLab {
   readonly accelerator: "kvm" | "tcg";
   readonly #lab: OpenLab;
@@ -92,8 +81,7 @@ export function labWorld(name: string, say: (line: string) => void, signal: Abor
     open: async (memoryMiB) => {
       const up = await labUp({ name, vms: VMS.length, hosts: 3, ranks: 1, memoryMiB, say, signal });
       try {
-        await inGuest(up.lab, MOVED, fillScript(memoryMiB - FREE_MIB), signal);
-        say(`${MOVED}: ${memoryMiB - FREE_MIB} of ${memoryMiB} MiB are filled`);
+        await fillMemory(up.lab, MOVED, memoryMiB, say, signal);
         const controller = await Controller.open(up.lab.path);
         return new LabUnderBench({ lab: up.lab, accelerator: up.accelerator, controller, name, signal, say });
       } catch (failure) {

@@ -35,3 +35,24 @@ export function longestGap(
   if (after.length < 2) return undefined;
   return Math.max(...[...inside, ...after].map((s) => s.gapMs));
 }
+
+/** Lines on each side of a cycle that tell how the two clocks stand to each other. */
+const CLOCK_LINES = 4;
+
+/**
+ * How much later the job's lines come after the cycle than before it by the job's own clock: the time in which its
+ * VM, and so its clock, stood still. A line may come late but not early, so the least difference of each side counts.
+ * Undefined while too few have come after it.
+ */
+export function clockStoodStillMs(
+  samples: readonly GapSample[],
+  startMs: number,
+  endMs: number,
+): number | undefined {
+  const lead = (side: readonly GapSample[]) => Math.min(...side.map((s) => s.arrivedMs - s.seconds * 1000));
+  const before = samples.filter((s) => s.arrivedMs < startMs).slice(-CLOCK_LINES);
+  const after = samples.filter((s) => s.arrivedMs > endMs).slice(0, CLOCK_LINES);
+  if (before.length === 0)
+    throw new SymvirtError("internal", "The job had told nothing when its cycle began");
+  return after.length < CLOCK_LINES ? undefined : Math.max(0, lead(after) - lead(before));
+}

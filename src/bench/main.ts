@@ -1,12 +1,14 @@
-/** `npm run bench -- overhead|blackout|convergence`: measurements of docs/benchmarks.md. Not part of the product. */
+/** `npm run bench -- overhead|blackout|convergence|checkpoint`: measurements of docs/benchmarks.md. Not part of the product. */
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { ExitCode, SymvirtError } from "../errors.js";
 import { defaultPlan, runBlackout } from "./blackout.js";
 import { labWorld } from "./blackout-lab.js";
+import { defaultCheckpointPlan, runCheckpointBench } from "./checkpoint.js";
+import { checkpointLabs } from "./checkpoint-lab.js";
 import { defaultConvergence, runConvergence } from "./convergence.js";
 import { convergenceLab } from "./convergence-lab.js";
 import { defaultSizes, runOverhead } from "./overhead.js";
-import { blackoutLines, convergenceLines, overheadLines } from "./tables.js";
+import { blackoutLines, checkpointLines, convergenceLines, overheadLines } from "./tables.js";
 
 const say = (line: string): void => {
   process.stderr.write(`${line}\n`);
@@ -23,6 +25,10 @@ function whole(least: number, most: number) {
 
 function sizes(text: string): number[] {
   return text.split(",").map(whole(1, 1 << 26));
+}
+
+function memories(text: string): number[] {
+  return text.split(",").map(whole(768, 1 << 20));
 }
 
 /** Prints a report as a table, or as JSON and nothing else. */
@@ -111,6 +117,22 @@ function program(signal: AbortSignal): Command {
       const world = convergenceLab(name, asked, say, signal);
       const plan = { ...defaultConvergence, runs, load: asked, capMs: cap * 1000 };
       print(await runConvergence(world, plan), convergenceLines, flags.json === true);
+    });
+  bench
+    .command("checkpoint")
+    .description(
+      "how long VMs and their job stand still for a checkpoint, and how long a restart takes: in labs of its own",
+    )
+    .option("--json", "print one object on stdout, all else on stderr")
+    .option("--runs <n>", "repetitions of every figure", whole(1, 100), 3)
+    .option("--memory <list>", "memory of the guests, MiB", memories, [...defaultCheckpointPlan.memoryMiB])
+    .option("--name <name>", "name of the labs", "bench")
+    .action(async (flags: { json?: boolean; runs: number; memory: number[]; name: string }) => {
+      const [first, ...others] = flags.memory;
+      if (first === undefined) throw new SymvirtError("usage", "--memory names no size");
+      const plan = { ...defaultCheckpointPlan, runs: flags.runs, memoryMiB: [first, ...others] as const };
+      const world = checkpointLabs(flags.name, say, signal);
+      print(await runCheckpointBench(world, plan), checkpointLines, flags.json === true);
     });
   return bench;
 }

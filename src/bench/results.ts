@@ -103,3 +103,44 @@ export const convergenceReport = z.strictObject({
   autoConverge: wayOfConverging,
 });
 export type ConvergenceReport = z.infer<typeof convergenceReport>;
+
+/** One way of capturing a job's VMs. */
+const wayOfCapturing = z.strictObject({
+  /** Each VM stood still so long; of all VMs and runs. */
+  pauseMs: z.number(),
+  /** No VM reached another. */
+  withoutNetworkMs: z.number(),
+  /** Of the job's iterations, less an undisturbed one. */
+  gapMs: z.number(),
+  /** The whole checkpoint, from the drain to openib. */
+  totalS: z.number(),
+  spread: spread("pauseMs", "withoutNetworkMs", "gapMs", "totalS"),
+});
+const checkpointFigures = {
+  background: wayOfCapturing,
+  stopAndSave: wayOfCapturing,
+  /** QEMU's own `snapshot-save`, one VM after the other and without a job: it has no consistent cut. */
+  snapshotSave: z.strictObject({ pauseMs: z.number(), spread: spread("pauseMs") }),
+  /** Of one checkpoint by background snapshots. */
+  bytes: z.strictObject({ raw: z.number(), stored: z.number() }),
+  restartS: z.number(),
+  spread: spread("restartS"),
+};
+
+export const checkpointReport = z.strictObject({
+  schemaVersion: z.literal(1),
+  bench: z.literal("checkpoint"),
+  machine: machineSchema,
+  accelerator: z.enum(["kvm", "tcg"]),
+  /** With the first memory, as everything but `byMemory`. */
+  pauseMs: z.strictObject({
+    background: z.number(),
+    stopAndSave: z.number(),
+    snapshotSave: z.number(),
+    spread: spread("background", "stopAndSave", "snapshotSave"),
+  }),
+  bytes: checkpointFigures.bytes,
+  restartS: z.number(),
+  byMemory: z.array(z.strictObject({ memoryMiB: z.number().int(), ...checkpointFigures })),
+});
+export type CheckpointReport = z.infer<typeof checkpointReport>;

@@ -1,6 +1,6 @@
 /** The figures as plain text. */
 import { textTable } from "../demo/tables.js";
-import type { BlackoutReport, ConvergenceReport, OverheadReport } from "./results.js";
+import type { BlackoutReport, CheckpointReport, ConvergenceReport, OverheadReport } from "./results.js";
 import type { Figure } from "./statistics.js";
 
 const spell = (f: Figure, digits: number): string[] =>
@@ -93,4 +93,33 @@ export function convergenceLines(report: ConvergenceReport): string[] {
     `ranks held after ${parkAfterS} s, rolled back after ${capS} s`,
     ...textTable(["", "completed", "median", "min", "max"], rows, 1),
   ];
+}
+
+export function checkpointLines(report: CheckpointReport): string[] {
+  const row = (name: string, f: Figure) => [name, `${f.runs}`, ...spell(f, 1)];
+  return report.byMemory.flatMap(
+    ({ memoryMiB, background, stopAndSave, snapshotSave, bytes, spread: { restartS } }) => [
+      `${memoryMiB} MiB a VM (${report.accelerator}); ${(bytes.raw / 2 ** 20).toFixed(0)} MiB captured, ${(bytes.stored / 2 ** 20).toFixed(0)} MiB stored`,
+      ...textTable(
+        ["", ...head],
+        [
+          ...(
+            [
+              ["background snapshot", background],
+              ["stop and save", stopAndSave],
+            ] as const
+          ).flatMap(([name, { spread }]) => [
+            row(`${name}: a VM stands still, ms`, spread.pauseMs),
+            row(`${name}: without network, ms`, spread.withoutNetworkMs),
+            row(`${name}: longest gap of the job, ms`, spread.gapMs),
+            row(`${name}: whole checkpoint, s`, spread.totalS),
+          ]),
+          row("QEMU's snapshot-save: a VM stands still, ms", snapshotSave.spread.pauseMs),
+          row("restart, s", restartS),
+        ],
+        1,
+      ),
+      "",
+    ],
+  );
 }

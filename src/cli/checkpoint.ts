@@ -5,6 +5,7 @@ import type { SetReport } from "../controller/report.js";
 import { Controller } from "../controller/script.js";
 import { DEFAULT_STRATEGY, type Strategy, strategies } from "../controller/strategy.js";
 import { ExitCode } from "../errors.js";
+import { type CaptureMethod, captureMethods } from "../vmm/driver.js";
 import { noDryRun, withinTime } from "./migrate.js";
 import { setPlanLines, tellSet } from "./set-report.js";
 import { type ClusterFlags, clusterPathOf, duration, withCluster } from "./shared/options.js";
@@ -17,6 +18,7 @@ interface CheckpointFlags extends ClusterFlags, ServerFlags {
   dryRun?: boolean;
   timeout?: number;
   strategy?: Strategy;
+  capture?: CaptureMethod;
 }
 
 export function checkpointCommand(): Command {
@@ -30,6 +32,13 @@ export function checkpointCommand(): Command {
         "--strategy <name>",
         `live: the job runs on over tcp meanwhile; park: its ranks are held (default: the cluster file's, else ${DEFAULT_STRATEGY})`,
       ).choices(strategies),
+    )
+    .addOption(
+      new Option(
+        "--capture <method>",
+        "background-snapshot: a VM stands still for a moment; stop-and-save: until its memory is written " +
+          "(default: the first, where every host can)",
+      ).choices(captureMethods),
     )
     .addHelpText(
       "after",
@@ -45,7 +54,10 @@ export function checkpointCommand(): Command {
 }
 
 async function checkpoint(flags: CheckpointFlags, stop: StopSignals): Promise<number> {
-  const asked = flags.strategy === undefined ? {} : { strategy: flags.strategy };
+  const asked = {
+    ...(flags.strategy === undefined ? {} : { strategy: flags.strategy }),
+    ...(flags.capture === undefined ? {} : { capture: flags.capture }),
+  };
   const named = flags.name === undefined ? asked : { ...asked, name: flags.name };
   const tell = (report: SetReport): number => tellSet(report, flags.json === true);
   const remote = await serverOf(flags);

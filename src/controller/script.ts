@@ -141,7 +141,7 @@ export class Controller {
 
   /** What a checkpoint would do and what stands against it; nothing is touched. */
   async planCheckpoint(
-    request: Pick<CheckpointRequest, "strategy"> & { signal?: AbortSignal } = {},
+    request: Pick<CheckpointRequest, "strategy" | "capture"> & { signal?: AbortSignal } = {},
   ): Promise<CheckpointPlan> {
     const { signal = never } = request;
     return await this.#within("plan of a checkpoint", false, (session) =>

@@ -1,6 +1,7 @@
 /** The bodies the server takes. Unknown keys are refused: a misspelt option must not be left out in silence. */
 import { z } from "zod";
 import { strategies } from "../controller/strategy.js";
+import { captureMethods } from "../controller/checkpoint/checkpoint.js";
 
 /** A value without its undefined members, as exactOptionalPropertyTypes wants it. */
 export type Defined<T> = {
@@ -26,7 +27,11 @@ const how = { strategy: z.enum(strategies).optional(), limits: limits.optional()
 export const bodies = {
   migrate: z.strictObject({ vm: name, to: name, ...how }),
   evacuate: z.strictObject({ host: name, to: z.array(name).min(1).max(1024).optional(), ...how }),
-  checkpoint: z.strictObject({ name: name.optional(), strategy: z.enum(strategies).optional() }),
+  checkpoint: z.strictObject({
+    name: name.optional(),
+    strategy: z.enum(strategies).optional(),
+    capture: z.enum(captureMethods).optional(),
+  }),
   restart: z.strictObject({
     checkpoint: z.string().min(1).max(255),
     on: z.record(name, name).optional(),

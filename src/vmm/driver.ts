@@ -53,7 +53,8 @@ export interface MigrateOptions {
 }
 
 /** background-snapshot: the VM runs on while its memory is written. stop-and-save: it stands still till the end. */
-export type CaptureMethod = "background-snapshot" | "stop-and-save";
+export const captureMethods = ["background-snapshot", "stop-and-save"] as const;
+export type CaptureMethod = (typeof captureMethods)[number];
 
 /** A disk of the VM that the guest can write to. */
 export interface WritableDisk {

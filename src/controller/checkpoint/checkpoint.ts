@@ -3,6 +3,7 @@ import { bytesOf } from "../../checkpoint/manifest.js";
 import { CheckpointStore } from "../../checkpoint/store.js";
 import { SymvirtError } from "../../errors.js";
 import { anySignal } from "../../signals.js";
+import type { CaptureMethod } from "../../vmm/driver.js";
 import { ControlDesk } from "../operation.js";
 import type { SetReport } from "../report.js";
 import type { Session } from "../session.js";
@@ -11,11 +12,15 @@ import { CheckpointOps } from "./checkpoint-ops.js";
 import { type CheckpointPlan, checkpointRefusal, planCheckpoint } from "./plan-checkpoint.js";
 import { runSet, type SetOperation, setReport } from "./run-set.js";
 
+export { captureMethods } from "../../vmm/driver.js";
+
 export interface CheckpointRequest extends Omit<SetOperation, "session"> {
   /** The operator's name for it, part of its id. */
   name?: string;
   /** Absent: the cluster file's, else the default. */
   strategy?: Strategy;
+  /** Absent: background snapshots, where every host can; else the VMs stand still until their memory is written. */
+  capture?: CaptureMethod;
   onPlan?: (plan: CheckpointPlan) => void;
 }
 
@@ -29,10 +34,11 @@ export async function takeCheckpoint(session: Session, request: CheckpointReques
   try {
     const stop = anySignal([request.signal, desk.abort.signal]);
     store.sweep();
-    const { strategy } = request;
+    const { strategy, capture } = request;
     const plan = await planCheckpoint(session, {
       signal: stop,
       ...(strategy === undefined ? {} : { strategy }),
+      ...(capture === undefined ? {} : { capture }),
     }).catch((error: unknown) => {
       if (!stop.aborted) throw error;
       throw new SymvirtError("interrupted", "stopped while planning; nothing was touched", { cause: error });

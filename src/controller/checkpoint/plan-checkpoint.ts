@@ -30,13 +30,15 @@ export interface CheckpointPlan {
 
 export interface CheckpointQuestion {
   strategy?: Strategy;
+  /** Absent: background snapshots, where every host can. */
+  capture?: CaptureMethod;
   signal: AbortSignal;
 }
 
 /** Makes the plan. Throws "usage" when there is no store; everything else becomes a finding. */
 export async function planCheckpoint(
   { fleet, journal, cluster }: Session,
-  { strategy: asked, signal }: CheckpointQuestion,
+  { strategy: asked, capture: wanted, signal }: CheckpointQuestion,
 ): Promise<CheckpointPlan> {
   const store = new CheckpointStore(cluster);
   const findings = new Findings();
@@ -83,9 +85,14 @@ export async function planCheckpoint(
     if (known === undefined) continue;
     const leaving = cards.map(({ tag, bus, card }) => ({ tag, bus, source: card, destination: card }));
     checkBlockers(vm, known.facts, leaving, cluster, findings);
-    if (known.capture.method === "stop-and-save") plan.method = "stop-and-save";
+    if (known.capture.method === "stop-and-save") {
+      plan.method = "stop-and-save";
+      if (wanted === "background-snapshot")
+        findings.refuse(`${vm} cannot be captured while it runs`, "leave out --capture");
+    }
   }
-  if (plan.method === "stop-and-save")
+  if (wanted === "stop-and-save") plan.method = wanted;
+  else if (plan.method === "stop-and-save")
     findings.note(
       "a host cannot write-protect memory (userfaultfd): the VMs stand still until theirs is written",
     );

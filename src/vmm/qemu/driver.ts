@@ -122,13 +122,19 @@ export class QemuDriver implements VmDriver {
   }
 }
 
+/** Where the VMM of `vm` on `host` is reached. Throws "usage" for a name that `cluster` does not know. */
+export function qemuTarget(cluster: Cluster, vm: string, host: string): QemuTarget {
+  const { qmp, channel } = vmPaths(cluster, vm, host); // says which name is unknown
+  return { vm, host, dial: cluster.hosts[host]?.dial ?? [], qmp, channel };
+}
+
 /** The driver of `vm` on `host`, both names of `cluster`; connects when first used. */
 export function openQemuDriver(cluster: Cluster, vm: string, host: string): QemuDriver {
-  const paths = vmPaths(cluster, vm, host); // says which name is unknown
+  const target = qemuTarget(cluster, vm, host);
   const hostEntry = cluster.hosts[host];
   const cards = Object.entries(cluster.vms[vm]?.cards ?? {});
   return new QemuDriver({
-    target: { vm, host, dial: hostEntry?.dial ?? [], qmp: paths.qmp, channel: paths.channel },
+    target,
     cards: new Map(cards.map(([tag, { bus }]) => [tag, bus])),
     listen: { address: hostEntry?.address ?? "", ports: hostEntry?.ports ?? { from: 1, to: 0 } },
     end: (signal) => endQemu(cluster, vm, host, { signal }),

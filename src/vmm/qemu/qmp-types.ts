@@ -135,6 +135,20 @@ export const qmpCommands = {
     }),
     reply: nothing,
   },
+  /** QEMU's own snapshot of memory and disks into a qcow2 image; the VM stands still meanwhile. Only measured. */
+  "snapshot-save": {
+    args: z.strictObject({
+      "job-id": z.string(),
+      tag: z.string(),
+      vmstate: z.string(),
+      devices: z.array(z.string()),
+    }),
+    reply: nothing,
+  },
+  "snapshot-delete": {
+    args: z.strictObject({ "job-id": z.string(), tag: z.string(), devices: z.array(z.string()) }),
+    reply: nothing,
+  },
   "query-named-block-nodes": {
     args: z.strictObject({ flat: z.boolean() }),
     reply: z.array(z.object({ "node-name": z.string().optional() })),
