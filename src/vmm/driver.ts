@@ -84,6 +84,15 @@ export interface CaptureOptions {
   sink: string;
   /** By drive: the image to be made for what the disk held at the instant of capture. */
   disks: readonly (WritableDisk & { copy: string })[];
+  /**
+   * Path on the host beside which files are made for a moment, with this and a suffix as their names; none may be there.
+   * Every capture needs its own.
+   */
+  gate: string;
+  /** All that can be done while the VM runs is done, and `go` is waited for. Called once. */
+  onReady: () => void;
+  /** Resolves when the VM may be stopped. */
+  go: Promise<void>;
   /** The instant has passed and the VM runs again; it did not run for so many milliseconds. Called once. */
   onTaken: (pauseMs: number) => void;
   onProgress?: (progress: MigrationProgress) => void;

@@ -30,6 +30,7 @@ export type FakeOp =
   | "resume"
   | "quit"
   | "setLinks"
+  | "hold"
   | "capture"
   | "abandonCapture"
   | "restore"
@@ -397,7 +398,11 @@ class FakeDriver implements VmDriver {
   }
 
   /** Memory is what the guest's ranks are; it goes through the real sink. */
-  async capture({ sink, disks, onTaken, signal }: CaptureOptions): Promise<void> {
+  async capture({ sink, disks, onReady, go, onTaken, signal }: CaptureOptions): Promise<void> {
+    await this.#world.call("hold", this.vm, this.host, signal);
+    onReady();
+    await Promise.race([go, new Promise((resolve) => signal.addEventListener("abort", resolve))]);
+    signal.throwIfAborted();
     await this.#world.call("capture", this.vm, this.host, signal);
     const memory = JSON.stringify(this.#world.guest(this.vm).snapshot());
     for (const { image, copy } of disks) await this.#world.run(this.host, `cp ${image} ${copy}`, signal);

@@ -35,6 +35,13 @@ interface DiskPlace {
   path: string;
 }
 
+/** How far one capture is, and when it may go on. */
+interface Steps {
+  onReady: () => void;
+  go: Promise<void>;
+  isTaken: () => void;
+}
+
 export class CheckpointOps implements SetOps {
   readonly #context: CheckpointContext;
   readonly #all: AllVms;
@@ -43,6 +50,8 @@ export class CheckpointOps implements SetOps {
   readonly #disks = new Map<string, DiskPlace[]>();
   #capturing: AbortController | undefined;
   #captures: Promise<void> = Promise.resolve();
+  #go: () => void = () => undefined;
+  readonly #taken: Promise<void>[] = [];
   #cutAt = 0;
   #withoutNetworkMs = 0;
 
@@ -63,6 +72,7 @@ export class CheckpointOps implements SetOps {
           for (const { tag } of vm.cards) await this.#all.driver(vm).detach(tag, signal);
         });
       case "cut":
+        await this.#prepare(signal);
         this.#cutAt = performance.now();
         return await this.#all.setLinks(false, signal);
       case "capture":
@@ -87,15 +97,18 @@ export class CheckpointOps implements SetOps {
     }
   }
 
-  /** Begins all captures; resolves when the instant of each has passed. What is left to write goes on behind it. */
-  async #capture(signal: AbortSignal): Promise<void> {
+  /** Does all that can be done before the wires are cut: what takes as long as the memory is large is among it. */
+  async #prepare(signal: AbortSignal): Promise<void> {
     const capturing = new AbortController();
     this.#capturing = capturing;
-    const taken: Promise<void>[] = [];
+    const go = new Promise<void>((resolve) => (this.#go = resolve));
+    const ready: Promise<void>[] = [];
     const ends = this.#context.vms.map((vm) => {
+      let isReady: () => void = () => undefined;
       let isTaken: () => void = () => undefined;
-      taken.push(new Promise((resolve) => (isTaken = resolve)));
-      const end = this.#captureOne(vm, isTaken, capturing.signal);
+      ready.push(new Promise((resolve) => (isReady = resolve)));
+      this.#taken.push(new Promise((resolve) => (isTaken = resolve)));
+      const end = this.#captureOne(vm, { onReady: isReady, go, isTaken, signal: capturing.signal });
       // One that fails ends the others: the set is whole or nothing.
       end.catch((error: unknown) => capturing.abort(error));
       return end;
@@ -106,10 +119,19 @@ export class CheckpointOps implements SetOps {
       if (failed.length > 0) throw failed.find((e) => e === capturing.signal.reason) ?? failed[0];
     });
     this.#captures.catch(() => undefined);
-    await this.#obeying(signal, Promise.race([Promise.all(taken), this.#captures]));
+    await this.#obeying(signal, Promise.race([Promise.all(ready), this.#captures]));
   }
 
-  async #captureOne(vm: SetVm, isTaken: () => void, signal: AbortSignal): Promise<void> {
+  /** Lets all captures go; resolves when the instant of each has passed. What is left to write goes on behind it. */
+  async #capture(signal: AbortSignal): Promise<void> {
+    this.#go();
+    await this.#obeying(signal, Promise.race([Promise.all(this.#taken), this.#captures]));
+  }
+
+  async #captureOne(
+    vm: SetVm,
+    { onReady, go, isTaken, signal }: Steps & { signal: AbortSignal },
+  ): Promise<void> {
     const { level, plan, method } = this.#context;
     const pending = this.#pending;
     const { disks = [] } = plan.get(vm.vm)?.capture ?? {};
@@ -120,6 +142,7 @@ export class CheckpointOps implements SetOps {
       method,
       sink: partWriteCommand({ path: ram.path, encoding: "zstd", level }),
       disks: places.map(({ disk, path }) => ({ ...disk, copy: path })),
+      ...{ gate: `${ram.path}.gate`, onReady, go },
       onTaken: (pauseMs) => {
         this.#pauses.set(vm.vm, pauseMs);
         isTaken();

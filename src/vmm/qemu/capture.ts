@@ -1,8 +1,9 @@
 /**
- * Memory, devices and disks of one VM at one instant, while it runs on. The VM is stopped, the copies of its disks
- * begin, and a background snapshot begins, which makes the VM run again once its memory is write-protected: all three
- * are of the time between STOP and RESUME. Without write-protection by userfaultfd in the host the VM stands still
- * until its memory is written.
+ * Memory, devices and disks of one VM at one instant, while it runs on. A background snapshot is begun and held back
+ * (capture-gate.ts); then the VM is stopped, the copies of its disks begin, and the snapshot is let go, which makes
+ * the VM run again once its memory is write-protected: all that is of the time between STOP and RESUME. A QEMU that
+ * cannot be held begins its snapshot with the VM stopped. Without write-protection by userfaultfd in the host the VM
+ * stands still until its memory is written.
  *
  * A background snapshot must not fail and must not be cancelled once it has begun: QEMU (7.2 at least) then leaves
  * the memory write-protected, and the VM hangs at its next write. So whatever becomes of the sink, something reads
@@ -13,6 +14,7 @@ import { abortError, pause } from "../deadline.js";
 import type { CaptureFacts, CaptureMethod, CaptureOptions } from "../driver.js";
 import { quote } from "./run-on-host.js";
 import { abandonCopies, beginCopies, finishCopies, prepareCopies, writableDisks } from "./capture-disks.js";
+import { canBeHeld, heldCommand, unwanted, walkMs } from "./capture-gate.js";
 import { cancel, queryPersistently, toProgress } from "./migrate.js";
 import { QmpCommandError } from "./qmp-errors.js";
 import type { EventListener } from "./qmp-events.js";
@@ -23,6 +25,10 @@ import type { QemuSession } from "./session.js";
 /** Nothing else goes over the wire to the sink: as fast as it takes it. */
 const UNLIMITED = 2 ** 40;
 const POLL_MS = 100;
+const WALK_POLL_MS = 50;
+const HOLD_TRIES = 2;
+/** For letting go of one that is held; its reader does so by itself later. */
+const UNHOLD_MS = 5000;
 /** For undoing: after the caller's deadline, so it has one of its own. The stream is read to its end first. */
 const RECOVERY_MS = 600_000;
 
@@ -63,41 +69,116 @@ async function setCapabilities(
 
 /** See VmDriver.capture. */
 export async function captureVm(session: QemuSession, options: CaptureOptions): Promise<void> {
-  const { running } = await session.execute("query-status", {}, options.signal);
+  const { signal, method, disks } = options;
+  const { running } = await session.execute("query-status", {}, signal);
   if (!running) throw new SymvirtError("refused", `${session.name} does not run: it cannot be captured`);
+  let gate: string | undefined;
   try {
-    await prepareCopies(session, options.disks, options.signal);
-    await setCapabilities(session, options.method, options.signal);
-    await session.execute("migrate-set-parameters", { "max-bandwidth": UNLIMITED }, options.signal);
-    const events = await session.listen(["MIGRATION", "RESUME"], options.signal);
+    await prepareCopies(session, disks, signal);
+    await setCapabilities(session, method, signal);
+    await session.execute("migrate-set-parameters", { "max-bandwidth": UNLIMITED }, signal);
+    const events = await session.listen(["MIGRATION", "RESUME"], signal);
     try {
-      await take(session, events, options);
+      if (method === "background-snapshot") gate = await hold(session, events, options);
+      options.onReady();
+      await waitFor(options.go, signal, `capture of ${session.name}`);
+      await take(session, events, options, gate);
     } finally {
       events.close();
     }
-    await finishCopies(session, options.disks, options.signal);
-    await setCapabilities(session, "stop-and-save", options.signal);
+    await finishCopies(session, disks, signal);
+    await setCapabilities(session, "stop-and-save", signal);
   } catch (failure) {
+    if (gate !== undefined) await letGo(session, unwanted(gate));
     await recover(session, failure);
     throw failure;
   }
 }
 
-async function take(session: QemuSession, events: EventListener, options: CaptureOptions): Promise<void> {
+/** Begins a snapshot that waits at the gate returned. Undefined: this QEMU cannot be held, or was too fast each time. */
+async function hold(
+  session: QemuSession,
+  events: EventListener,
+  options: CaptureOptions,
+): Promise<string | undefined> {
+  const { signal, sink } = options;
+  if (!canBeHeld(await session.execute("query-version", {}, signal))) return undefined;
+  const memory = await session.execute("query-memory-size-summary", {}, signal);
+  const ms = walkMs(memory["base-memory"] + (memory["plugged-memory"] ?? 0));
+  for (let tries = 0; tries < HOLD_TRIES; tries++) {
+    // One for each: the reader of the try before may still be about to remove its own.
+    const gate = `${options.gate}.${tries}`;
+    await session.execute("migrate", { uri: `exec:${heldCommand(sink, gate)}` }, signal);
+    const until = performance.now() + ms;
+    while (performance.now() < until && !signal.aborted) await pause(WALK_POLL_MS, signal);
+    if (signal.aborted) {
+      await letGo(session, unwanted(gate));
+      throw abortError(signal, `capture of ${session.name}`);
+    }
+    if (!hasResumed(events)) return gate;
+    await awaitEnd(session, signal);
+  }
+  return undefined;
+}
+
+function hasResumed(events: EventListener): boolean {
+  let resumed = false;
+  for (let event = events.poll(); event !== undefined; event = events.poll())
+    resumed ||= event.name === "RESUME";
+  return resumed;
+}
+
+/** Makes the file that the gate waits for: the one command of QMP that makes one at once. */
+async function unhold(session: QemuSession, file: string, signal: AbortSignal): Promise<void> {
+  await session.execute("pmemsave", { val: 0, size: 1, filename: file }, signal);
+}
+
+/** One that is held goes on at once, and what it writes is thrown away; without this it does so after a while. */
+async function letGo(session: QemuSession, file: string): Promise<void> {
+  await unhold(session, file, AbortSignal.timeout(UNHOLD_MS)).catch(() => undefined);
+}
+
+async function waitFor(go: Promise<void>, signal: AbortSignal, what: string): Promise<void> {
+  let stop: () => void = () => undefined;
+  const aborted = new Promise<void>((resolve) => (stop = resolve));
+  signal.addEventListener("abort", stop, { once: true });
+  if (signal.aborted) stop();
+  try {
+    await Promise.race([go, aborted]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+  if (signal.aborted) throw abortError(signal, what);
+}
+
+async function take(
+  session: QemuSession,
+  events: EventListener,
+  options: CaptureOptions,
+  gate: string | undefined,
+): Promise<void> {
   const { signal, method, sink, disks } = options;
   const stopped = performance.now();
   const runs = () => options.onTaken(performance.now() - stopped);
   await session.execute("stop", {}, signal);
   await beginCopies(session, disks, signal);
-  await session.execute("migrate", { uri: `exec:${readToTheEnd(sink)}` }, signal);
+  if (gate !== undefined) {
+    // Events and replies are in order: if it has not run again by now, it does so after the copies began.
+    if (hasResumed(events))
+      throw new SymvirtError(
+        "rolledBack",
+        `${session.name} was captured before its disks could be: try again`,
+      );
+    await unhold(session, gate, signal);
+  } else await session.execute("migrate", { uri: `exec:${readToTheEnd(sink)}` }, signal);
   let taken = false;
   for (;;) {
-    const now = await session.execute("query-migrate", {}, signal);
     for (let event = events.poll(); event !== undefined; event = events.poll()) {
       if (event.name !== "RESUME" || taken) continue;
       taken = true;
       runs();
     }
+    const now = await session.execute("query-migrate", {}, signal);
     options.onProgress?.(toProgress(now));
     if (now.status !== undefined && finalMigrationStates.has(now.status)) {
       if (now.status !== "completed") throw failed(session, now);
@@ -106,7 +187,10 @@ async function take(session: QemuSession, events: EventListener, options: Captur
     await events.wake(signal, POLL_MS);
     if (signal.aborted) throw abortError(signal, `capture of ${session.name}`);
   }
-  if (method === "background-snapshot" && taken) return;
+  if (method === "background-snapshot" && (taken || hasResumed(events))) {
+    if (!taken) runs();
+    return;
+  }
   await resumeVm(session, signal, { evenIfMoved: true });
   if (!taken) runs();
 }

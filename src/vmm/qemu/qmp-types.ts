@@ -48,6 +48,11 @@ export const qmpCommands = {
   stop: { args: none, reply: nothing },
   cont: { args: none, reply: nothing },
   quit: { args: none, reply: nothing },
+  /** Writes a piece of the guest's physical memory into a file of the host. */
+  pmemsave: {
+    args: z.strictObject({ val: count, size: count, filename: z.string() }),
+    reply: nothing,
+  },
   "query-memory-size-summary": {
     args: none,
     reply: z.object({ "base-memory": count, "plugged-memory": count.optional() }),

@@ -1,0 +1,66 @@
+/**
+ * Holds a background snapshot back after its walk over all pages, which grows with memory, and before its instant.
+ *
+ * QEMU 7.2 (`bg_migration_thread`, migration/migration.c) first touches every page, with the VM running and without
+ * its main lock; then it flushes the stream's head; then it takes the lock and the instant passes. So a pipe that is
+ * full when the head comes holds it right between the two, and what has to be done at the instant (stop the VM, begin
+ * the copies of its disks) is done then. From 8.x on the head is written under the main lock, where a full pipe would
+ * hold all of QEMU: there the VM is stopped first, and the walk is part of its pause.
+ *
+ * The pipe is filled by the stream's own reader, as nobody else has it. If it comes too late, the head is in the
+ * pipe before it is full, and the instant passes by itself. The reader knows by how much went in, and must begin to
+ * throw the stream away at once: QEMU's main loop may wait by then for a page that is protected until it is read. The
+ * controller sees the VM's RESUME.
+ */
+import type { QmpReply } from "./qmp-types.js";
+import { quote } from "./run-on-host.js";
+
+/** The reader lets go by itself after this, and keeps nothing: a controller that was killed must not hold QEMU. */
+const PATIENCE_S = 90;
+const BLOCK = 4096;
+/** Blocks in a pipe (Linux: 16 pages, each with one block); another size than that is taken for a late reader's. */
+const BLOCKS = 16;
+
+/** Whether this QEMU writes the head without its main lock, as read in its source. */
+export function canBeHeld({ qemu: { major, minor } }: QmpReply<"query-version">): boolean {
+  return major === 7 && minor === 2;
+}
+
+/** How long QEMU is given for its walk. A longer one costs pause, nothing else. */
+export function walkMs(memoryBytes: number): number {
+  return Math.min(1000 + 500 * (memoryBytes / 2 ** 30), 20_000);
+}
+
+/** The file whose appearance says that the stream is not wanted. */
+export const unwanted = (gate: string): string => `${gate}.no`;
+
+/**
+ * The command for `exec:`: holds QEMU until the file `gate` is there and gives what comes then to `sink`; throws it
+ * away if `unwanted(gate)` is there, if nothing is in time, and if QEMU was faster. QEMU waits for the command in its
+ * main loop when the stream has ended, so that ends at once and a process of its own goes on.
+ */
+export function heldCommand(sink: string, gate: string): string {
+  // Blocks of at most PIPE_BUF go in whole or not at all, so `full` blocks are in the pipe, one behind the other.
+  const inner = `
+[ "$1" = ${BLOCKS} ] || exec cat >/dev/null
+exec 4<&0
+n=0
+while [ ! -e ${quote(gate)} ] && [ ! -e ${quote(unwanted(gate))} ] && [ $n -lt ${PATIENCE_S * 100} ]; do
+  sleep 0.01
+  n=$((n + 1))
+done
+keep=0
+[ -e ${quote(gate)} ] && [ ! -e ${quote(unwanted(gate))} ] && keep=1
+dd bs=${BLOCK} count=${BLOCKS} iflag=fullblock <&4 >/dev/null 2>&1 || keep=0
+rm -f ${quote(gate)} ${quote(unwanted(gate))}
+if [ $keep = 1 ]; then
+(
+${sink}
+) <&4
+fi
+exec cat <&4 >/dev/null`;
+  return `exec 3<&0
+full=$(LC_ALL=C dd if=/dev/zero of=/dev/fd/3 bs=${BLOCK} count=65536 oflag=nonblock 2>&1 | sed -n 's/^\\([0-9]*\\)+.* out$/\\1/p')
+setsid sh -c ${quote(inner)} sh "$full" <&3 3<&- >/dev/null 2>&1 &
+exit 0`;
+}
