@@ -31,6 +31,7 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
       2, 2, 2, 2,
     ]);
     expect(Math.max(...of("detach"))).toBeLessThan(Math.min(...of("links down")));
+    expect(Math.max(...of("hold"))).toBeLessThan(Math.min(...of("links down")));
     expect(Math.max(...of("links down"))).toBeLessThan(Math.min(...of("capture")));
     expect(Math.max(...of("taken"))).toBeLessThan(Math.min(...of("links up")));
     expect(Math.max(...of("links up"))).toBeLessThan(Math.min(...of("attach")));
@@ -50,7 +51,7 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
     expect((await storeOf(w).verify(manifest.id, { signal: AbortSignal.timeout(10_000) })).ok).toBe(true);
   });
 
-  const failing: FakeOp[] = ["detach", "setLinks", "capture"];
+  const failing: FakeOp[] = ["detach", "setLinks", "hold", "capture"];
   it.each(failing)("that fails in %s of one VM leaves all as they were and no checkpoint", async (op) => {
     const w = world({ strategy, deadlines: calm });
     let failed = false;
