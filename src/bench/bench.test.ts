@@ -6,6 +6,7 @@ import type { BenchLab, BenchWorld } from "./blackout-world.js";
 import { type GapSample, iterationMs, longestGap } from "./gap.js";
 import { collected } from "./instructions.js";
 import { comparePairs } from "./overhead.js";
+import { openibCommand } from "./overhead-lab.js";
 import { parseTimed, pingPongCommand, variantProblem } from "./pingpong.js";
 import { blackoutReport, figureSchema, overheadReport } from "./results.js";
 import { costPerMessage, figure, pairedRatios } from "./statistics.js";
@@ -67,6 +68,16 @@ describe("ping-pong", () => {
     expect(of("on")).not.toContain("SYMVIRT_DISABLE");
   });
 
+  it("over openib is the same command but for the library, and has no other route", () => {
+    const [off, on] = [openibCommand("off", ["--a"]), openibCommand("on", ["--a"])];
+    expect(off.join(" ")).toMatch(/^symvirt mpirun --no-preload --mca btl openib,self,vader .*pingpong --a$/);
+    expect(on.filter((word) => !off.includes(word))).toEqual(["-x", "SYMVIRT_LOG=info"]);
+    const words =
+      "[symvirt rank 0 1.2] info: finalize: epoch 1, openib sent 90 received 20, tcp sent 0 received 0, 0 live registrations\n";
+    expect(variantProblem("on", words + words, 100, "openib")).toBeUndefined();
+    expect(variantProblem("on", words + words, 100)).toBeDefined();
+  });
+
   it("reads results and profiles, and nothing else", () => {
     const line = '{"mode":"time","sizes":[{"bytes":8,"latencyUs":5.5,"bytesPerSecond":1000000}]}';
     expect(parseTimed(`noise\n${line}\n`).sizes).toHaveLength(1);
@@ -98,6 +109,7 @@ describe("ping-pong", () => {
         ...{ bytes: 8, off: 1, inert: 1, on: 1, onOverOff: 1 },
         spread: { off: one, inert: one, on: one, onOverOff: one },
       },
+      openib: null,
     });
     expect(overheadLines(report).join("\n")).toMatch(/on \/ off +1 +1\.0000/);
     expect(overheadLines({ ...report, instructionsPerMessage: null })[0]).toContain("not counted");

@@ -7,7 +7,8 @@ import { defaultCheckpointPlan, runCheckpointBench } from "./checkpoint.js";
 import { checkpointLabs } from "./checkpoint-lab.js";
 import { defaultConvergence, runConvergence } from "./convergence.js";
 import { convergenceLab } from "./convergence-lab.js";
-import { defaultSizes, runOverhead } from "./overhead.js";
+import { defaultSizes, type OverheadOptions, runOverhead } from "./overhead.js";
+import { overheadInLab } from "./overhead-lab.js";
 import { blackoutLines, checkpointLines, convergenceLines, overheadLines } from "./tables.js";
 
 const say = (line: string): void => {
@@ -53,12 +54,16 @@ function program(signal: AbortSignal): Command {
     .description("measures symvirt on this machine; see docs/benchmarks.md");
   bench
     .command("overhead")
-    .description("what the library costs a job that nobody moves: on this host, over BTL/tcp")
+    .description(
+      "what the library costs a job that nobody moves: on this host over BTL/tcp, and in a lab over openib",
+    )
     .option("--json", "print one object on stdout, all else on stderr")
     .option("--runs <n>", "interleaved repetitions of the times", whole(1, 1000), 5)
     .option("--count-runs <n>", "repetitions of the instruction counts, 0 for none", whole(0, 100), 3)
     .option("--bytes <list>", "sizes of messages", sizes, [...defaultSizes])
     .option("--seconds <s>", "for each size and measurement of a run", Number, 0.3)
+    .option("--no-lab", "leave out the lab, which needs root")
+    .option("--name <name>", "name of the lab", "bench")
     .action(
       async (flags: {
         json?: boolean;
@@ -66,10 +71,16 @@ function program(signal: AbortSignal): Command {
         countRuns: number;
         bytes: number[];
         seconds: number;
+        lab: boolean;
+        name: string;
       }) => {
         if (!(flags.seconds > 0 && flags.seconds <= 600))
           throw new SymvirtError("usage", "--seconds must be a number above 0 and up to 600");
-        print(await runOverhead({ ...flags, say, signal }), overheadLines, flags.json === true);
+        const { runs, countRuns, bytes, seconds, lab, name } = flags;
+        const openib = (how: Pick<OverheadOptions, "runs" | "bytes" | "seconds">) =>
+          overheadInLab(name, { ...how, say, signal });
+        const options = { runs, countRuns, bytes, seconds, ...(lab ? { openib } : {}) };
+        print(await runOverhead({ ...options, say, signal }), overheadLines, flags.json === true);
       },
     );
   bench

@@ -7,6 +7,12 @@ import { parseTimed, runPingPong, type TimedResult, type Variant, variants } fro
 import { type OverheadReport, overheadReport } from "./results.js";
 import { figure, pairedRatios } from "./statistics.js";
 
+/** Pairs of runs in the lab, over openib. */
+export interface OpenibPairs {
+  accelerator: "kvm" | "tcg";
+  pairs: TimedPairs;
+}
+
 export interface OverheadOptions {
   /** Interleaved repetitions of the times. */
   runs: number;
@@ -15,6 +21,8 @@ export interface OverheadOptions {
   bytes: readonly number[];
   /** For each size and measurement. */
   seconds: number;
+  /** Measures over openib, with these sizes; absent: that is left out. */
+  openib?: (options: Pick<OverheadOptions, "runs" | "bytes" | "seconds">) => Promise<OpenibPairs>;
   say: (line: string) => void;
   signal: AbortSignal;
 }
@@ -70,6 +78,40 @@ export function comparePairs({ off, on }: TimedPairs): Pick<OverheadReport, "lat
   return { latency, bandwidth };
 }
 
+function messageRate({ off, on }: TimedPairs) {
+  const bytes = off[0]?.sizes[0]?.bytes ?? 0;
+  const rates = (results: TimedResult[]) =>
+    results.flatMap((r) => r.sizes.slice(0, 1).map((s) => s.bytesPerSecond / s.bytes));
+  const [a, b] = [rates(off), rates(on)];
+  const spread = {
+    ...{ offPerSecond: figure(a, 1), onPerSecond: figure(b, 1) },
+    ratio: figure(pairedRatios(b, a), 4),
+  };
+  return {
+    ...{ bytes, offPerSecond: spread.offPerSecond.median, onPerSecond: spread.onPerSecond.median },
+    ...{ ratio: spread.ratio.median, spread },
+  };
+}
+
+/** The runs of both variants, one next to the other. */
+export async function timePairs(
+  runs: number,
+  what: string,
+  say: (line: string) => void,
+  run: (variant: "off" | "on") => Promise<TimedResult>,
+): Promise<TimedPairs> {
+  const pairs: TimedPairs = { off: [], on: [] };
+  for (let i = 0; i < runs; i++)
+    // Who goes first changes, so that neither always has the warmer machine.
+    for (const variant of i % 2 === 0 ? (["off", "on"] as const) : (["on", "off"] as const)) {
+      const started = performance.now();
+      pairs[variant].push(await run(variant));
+      const seconds = ((performance.now() - started) / 1000).toFixed(1);
+      say(`times over ${what}, run ${i + 1} of ${runs}, ${variant}: ${seconds} s`);
+    }
+  return pairs;
+}
+
 async function countAll(
   socket: string,
   options: OverheadOptions,
@@ -105,23 +147,22 @@ export async function runOverhead(options: OverheadOptions): Promise<OverheadRep
   const agent = await startAgent(signal);
   try {
     const instructions = await countAll(agent.socket, options);
-    const pairs: TimedPairs = { off: [], on: [] };
     const args = ["--mode", "time", "--bytes", bytes.join(","), "--seconds", String(seconds)];
-    for (let i = 0; i < runs; i++) {
-      // Who goes first changes, so that neither always has the warmer machine.
-      for (const variant of i % 2 === 0 ? (["off", "on"] as const) : (["on", "off"] as const)) {
-        const started = performance.now();
-        pairs[variant].push(
-          parseTimed(await runPingPong({ variant, socket: agent.socket, args, signal }, 100)),
-        );
-        say(
-          `times, run ${i + 1} of ${runs}, ${variant}: ${((performance.now() - started) / 1000).toFixed(1)} s`,
-        );
-      }
-    }
+    const pairs = await timePairs(runs, "tcp", say, async (variant) =>
+      parseTimed(await runPingPong({ variant, socket: agent.socket, args, signal }, 100)),
+    );
+    const openib = await options.openib?.({ runs, bytes, seconds });
     return overheadReport.parse({
       ...{ schemaVersion: 1, bench: "overhead", machine, instructionsPerMessage: instructions },
       ...comparePairs(pairs),
+      openib:
+        openib === undefined
+          ? null
+          : {
+              accelerator: openib.accelerator,
+              ...comparePairs(openib.pairs),
+              messageRate: messageRate(openib.pairs),
+            },
     });
   } finally {
     await agent.stop();

@@ -46,8 +46,15 @@ export function parseTimed(stdout: string): TimedResult {
  * Whether the library did in this run what the variant says, by its own words: an active one tells at the
  * end how many fragments went through the proxy. Returns what is wrong, or undefined.
  */
-export function variantProblem(variant: Variant, stderr: string, fragments: number): string | undefined {
-  const finals = [...stderr.matchAll(/finalize: epoch \d+,.* tcp sent (\d+) received (\d+)/g)];
+export function variantProblem(
+  variant: Variant,
+  stderr: string,
+  fragments: number,
+  route: "tcp" | "openib" = "tcp",
+): string | undefined {
+  const finals = [
+    ...stderr.matchAll(new RegExp(`finalize: epoch \\d+,.* ${route} sent (\\d+) received (\\d+)`, "g")),
+  ];
   const inert = [...stderr.matchAll(/inert: SYMVIRT_DISABLE is set/g)];
   if (variant === "off") return stderr.includes("[symvirt ") ? "the library was loaded" : undefined;
   if (variant === "inert")

@@ -28,21 +28,7 @@ export const machineSchema = z.strictObject({
   loadAtStart: z.number().min(0),
 });
 
-export const overheadReport = z.strictObject({
-  schemaVersion: z.literal(1),
-  bench: z.literal("overhead"),
-  machine: machineSchema,
-  /** Of both ranks, in user space, without polling; null when valgrind is missing or was not wanted. */
-  instructionsPerMessage: z
-    .strictObject({
-      bytes: z.literal(8),
-      off: z.number(),
-      inert: z.number(),
-      on: z.number(),
-      onOverOff: z.number(),
-      spread: spread("off", "inert", "on", "onOverOff"),
-    })
-    .nullable(),
+const timesBySize = {
   latency: z.array(
     z.strictObject({
       bytes: z.number().int(),
@@ -61,6 +47,40 @@ export const overheadReport = z.strictObject({
       spread: spread("offMBps", "onMBps", "ratio"),
     }),
   ),
+};
+
+export const overheadReport = z.strictObject({
+  schemaVersion: z.literal(1),
+  bench: z.literal("overhead"),
+  machine: machineSchema,
+  /** Of both ranks, in user space, without polling; null when valgrind is missing or was not wanted. */
+  instructionsPerMessage: z
+    .strictObject({
+      bytes: z.literal(8),
+      off: z.number(),
+      inert: z.number(),
+      on: z.number(),
+      onOverOff: z.number(),
+      spread: spread("off", "inert", "on", "onOverOff"),
+    })
+    .nullable(),
+  /** On this host, over BTL/tcp. */
+  ...timesBySize,
+  /** In the lab, over openib; null when it was not wanted. */
+  openib: z
+    .strictObject({
+      accelerator: z.enum(["kvm", "tcg"]),
+      ...timesBySize,
+      /** Of the smallest size, 16 on their way. */
+      messageRate: z.strictObject({
+        bytes: z.number().int(),
+        offPerSecond: z.number(),
+        onPerSecond: z.number(),
+        ratio: z.number(),
+        spread: spread("offPerSecond", "onPerSecond", "ratio"),
+      }),
+    })
+    .nullable(),
 });
 export type OverheadReport = z.infer<typeof overheadReport>;
 

@@ -8,10 +8,36 @@ const spell = (f: Figure, digits: number): string[] =>
 
 const head = ["runs", "median", "min", "max"];
 
+function timesLines(where: string, { latency, bandwidth }: Pick<OverheadReport, "latency" | "bandwidth">) {
+  return [
+    "",
+    `Latency ${where} (half of there and back), microseconds; ratio of pairs on / off`,
+    ...textTable(
+      ["bytes", "off", "on", "runs", "ratio", "min", "max"],
+      latency.map((l) => [
+        ...[`${l.bytes}`, l.offUs.toFixed(2), l.onUs.toFixed(2), `${l.spread.ratio.runs}`],
+        ...spell(l.spread.ratio, 4),
+      ]),
+      0,
+    ),
+    "",
+    `Bandwidth ${where} (16 messages on their way), MB/s; ratio of pairs on / off`,
+    ...textTable(
+      ["bytes", "off", "on", "runs", "ratio", "min", "max"],
+      bandwidth.map((b) => [
+        ...[`${b.bytes}`, b.offMBps.toFixed(2), b.onMBps.toFixed(2), `${b.spread.ratio.runs}`],
+        ...spell(b.spread.ratio, 4),
+      ]),
+      0,
+    ),
+  ];
+}
+
 export function overheadLines({
   instructionsPerMessage: counts,
   latency,
   bandwidth,
+  openib,
 }: OverheadReport): string[] {
   const instructions =
     counts === null
@@ -30,26 +56,26 @@ export function overheadLines({
         ];
   return [
     ...instructions,
-    "",
-    "Latency (half of there and back), microseconds; ratio of pairs on / off",
-    ...textTable(
-      ["bytes", "off", "on", "runs", "ratio", "min", "max"],
-      latency.map((l) => [
-        ...[`${l.bytes}`, l.offUs.toFixed(2), l.onUs.toFixed(2), `${l.spread.ratio.runs}`],
-        ...spell(l.spread.ratio, 4),
-      ]),
-      0,
-    ),
-    "",
-    "Bandwidth (16 messages on their way), MB/s; ratio of pairs on / off",
-    ...textTable(
-      ["bytes", "off", "on", "runs", "ratio", "min", "max"],
-      bandwidth.map((b) => [
-        ...[`${b.bytes}`, b.offMBps.toFixed(2), b.onMBps.toFixed(2), `${b.spread.ratio.runs}`],
-        ...spell(b.spread.ratio, 4),
-      ]),
-      0,
-    ),
+    ...timesLines("on this host, over tcp", { latency, bandwidth }),
+    ...(openib === null
+      ? ["", "Over openib: not measured"]
+      : [
+          ...timesLines(`between two guests, over openib (${openib.accelerator})`, openib),
+          "",
+          `Messages of ${openib.messageRate.bytes} bytes a second over openib; ratio of pairs on / off`,
+          ...textTable(
+            ["off", "on", "runs", "ratio", "min", "max"],
+            [
+              [
+                openib.messageRate.offPerSecond.toFixed(0),
+                openib.messageRate.onPerSecond.toFixed(0),
+                `${openib.messageRate.spread.ratio.runs}`,
+                ...spell(openib.messageRate.spread.ratio, 4),
+              ],
+            ],
+            0,
+          ),
+        ]),
   ];
 }
 
