@@ -8,18 +8,19 @@
  * hold all of QEMU: there the VM is stopped first, and the walk is part of its pause.
  *
  * The pipe is filled by the stream's own reader, as nobody else has it. If it comes too late, the head is in the
- * pipe before it is full, and the instant passes by itself. The reader knows by how much went in, and must begin to
- * throw the stream away at once: QEMU's main loop may wait by then for a page that is protected until it is read. The
- * controller sees the VM's RESUME.
+ * pipe before it is full, and the instant passes by itself. The reader knows, as its filling does not end then, and must
+ * begin to throw the stream away at once: QEMU's main loop may wait by then for a page that is protected until it is
+ * read. The controller sees the VM's RESUME.
  */
 import type { QmpReply } from "./qmp-types.js";
 import { quote } from "./run-on-host.js";
 
 /** The reader lets go by itself after this, and keeps nothing: a controller that was killed must not hold QEMU. */
 const PATIENCE_S = 90;
-const BLOCK = 4096;
-/** Blocks in a pipe (Linux: 16 pages, each with one block); another size than that is taken for a late reader's. */
-const BLOCKS = 16;
+/** A pipe of Linux (16 pages). One of another size is taken for a late reader's. */
+const PIPE_BYTES = 65_536;
+/** A reader that could not fill the pipe within this was too late. */
+const FILL_S = 0.3;
 
 /** Whether this QEMU writes the head without its main lock, as read in its source. */
 export function canBeHeld({ qemu: { major, minor } }: QmpReply<"query-version">): boolean {
@@ -40,9 +41,15 @@ export const unwanted = (gate: string): string => `${gate}.no`;
  * main loop when the stream has ended, so that ends at once and a process of its own goes on.
  */
 export function heldCommand(sink: string, gate: string): string {
-  // Blocks of at most PIPE_BUF go in whole or not at all, so `full` blocks are in the pipe, one behind the other.
+  const full = `${gate}.full`;
   const inner = `
-[ "$1" = ${BLOCKS} ] || exec cat >/dev/null
+n=0
+while [ ! -e ${quote(full)} ]; do
+  [ $n -lt ${FILL_S * 100} ] || exec cat >/dev/null
+  sleep 0.01
+  n=$((n + 1))
+done
+rm -f ${quote(full)}
 exec 4<&0
 n=0
 while [ ! -e ${quote(gate)} ] && [ ! -e ${quote(unwanted(gate))} ] && [ $n -lt ${PATIENCE_S * 100} ]; do
@@ -51,7 +58,7 @@ while [ ! -e ${quote(gate)} ] && [ ! -e ${quote(unwanted(gate))} ] && [ $n -lt $
 done
 keep=0
 [ -e ${quote(gate)} ] && [ ! -e ${quote(unwanted(gate))} ] && keep=1
-dd bs=${BLOCK} count=${BLOCKS} iflag=fullblock <&4 >/dev/null 2>&1 || keep=0
+dd bs=${PIPE_BYTES} count=1 iflag=fullblock <&4 >/dev/null 2>&1 || keep=0
 rm -f ${quote(gate)} ${quote(unwanted(gate))}
 if [ $keep = 1 ]; then
 (
@@ -59,8 +66,9 @@ ${sink}
 ) <&4
 fi
 exec cat <&4 >/dev/null`;
+  // By what the shell has built in, and before anything else: QEMU is walking.
   return `exec 3<&0
-full=$(LC_ALL=C dd if=/dev/zero of=/dev/fd/3 bs=${BLOCK} count=65536 oflag=nonblock 2>&1 | sed -n 's/^\\([0-9]*\\)+.* out$/\\1/p')
-setsid sh -c ${quote(inner)} sh "$full" <&3 3<&- >/dev/null 2>&1 &
+{ printf '%${PIPE_BYTES}s' '' >/dev/fd/3 && : >${quote(full)}; } 2>/dev/null &
+setsid sh -c ${quote(inner)} <&3 3<&- >/dev/null 2>&1 &
 exit 0`;
 }

@@ -26,7 +26,6 @@ import type { QemuSession } from "./session.js";
 const UNLIMITED = 2 ** 40;
 const POLL_MS = 100;
 const WALK_POLL_MS = 50;
-const HOLD_TRIES = 2;
 /** For letting go of one that is held; its reader does so by itself later. */
 const UNHOLD_MS = 5000;
 /** For undoing: after the caller's deadline, so it has one of its own. The stream is read to its end first. */
@@ -95,29 +94,26 @@ export async function captureVm(session: QemuSession, options: CaptureOptions): 
   }
 }
 
-/** Begins a snapshot that waits at the gate returned. Undefined: this QEMU cannot be held, or was too fast each time. */
+/** Begins a snapshot that waits at the gate returned. Undefined: this QEMU cannot be held, or was too fast. */
 async function hold(
   session: QemuSession,
   events: EventListener,
   options: CaptureOptions,
 ): Promise<string | undefined> {
-  const { signal, sink } = options;
+  const { signal, sink, gate } = options;
   if (!canBeHeld(await session.execute("query-version", {}, signal))) return undefined;
   const memory = await session.execute("query-memory-size-summary", {}, signal);
   const ms = walkMs(memory["base-memory"] + (memory["plugged-memory"] ?? 0));
-  for (let tries = 0; tries < HOLD_TRIES; tries++) {
-    // One for each: the reader of the try before may still be about to remove its own.
-    const gate = `${options.gate}.${tries}`;
-    await session.execute("migrate", { uri: `exec:${heldCommand(sink, gate)}` }, signal);
-    const until = performance.now() + ms;
-    while (performance.now() < until && !signal.aborted) await pause(WALK_POLL_MS, signal);
-    if (signal.aborted) {
-      await letGo(session, unwanted(gate));
-      throw abortError(signal, `capture of ${session.name}`);
-    }
-    if (!hasResumed(events)) return gate;
-    await awaitEnd(session, signal);
+  await session.execute("migrate", { uri: `exec:${heldCommand(sink, gate)}` }, signal);
+  const until = performance.now() + ms;
+  while (performance.now() < until && !signal.aborted) await pause(WALK_POLL_MS, signal);
+  if (signal.aborted) {
+    await letGo(session, unwanted(gate));
+    throw abortError(signal, `capture of ${session.name}`);
   }
+  if (!hasResumed(events)) return gate;
+  // Its reader has seen so too and throws it away.
+  await awaitEnd(session, signal);
   return undefined;
 }
 
