@@ -104,12 +104,15 @@ async function hold(
   if (!canBeHeld(await session.execute("query-version", {}, signal))) return undefined;
   const memory = await session.execute("query-memory-size-summary", {}, signal);
   const ms = walkMs(memory["base-memory"] + (memory["plugged-memory"] ?? 0));
-  await session.execute("migrate", { uri: `exec:${heldCommand(sink, gate)}` }, signal);
-  const until = performance.now() + ms;
-  while (performance.now() < until && !signal.aborted) await pause(WALK_POLL_MS, signal);
-  if (signal.aborted) {
+  try {
+    // Aborted while it is answered it has begun all the same.
+    await session.execute("migrate", { uri: `exec:${heldCommand(sink, gate)}` }, signal);
+    const until = performance.now() + ms;
+    while (performance.now() < until && !signal.aborted) await pause(WALK_POLL_MS, signal);
+    if (signal.aborted) throw abortError(signal, `capture of ${session.name}`);
+  } catch (failure) {
     await letGo(session, unwanted(gate));
-    throw abortError(signal, `capture of ${session.name}`);
+    throw failure;
   }
   if (!hasResumed(events)) return gate;
   // Its reader has seen so too and throws it away.
