@@ -401,8 +401,8 @@ class FakeDriver implements VmDriver {
   async capture({ sink, disks, onReady, go, onTaken, signal }: CaptureOptions): Promise<void> {
     await this.#world.call("hold", this.vm, this.host, signal);
     onReady();
-    await Promise.race([go, new Promise((resolve) => signal.addEventListener("abort", resolve))]);
-    signal.throwIfAborted();
+    // Another VM's fault may have aborted it already.
+    await Promise.race([go, hang(signal)]);
     await this.#world.call("capture", this.vm, this.host, signal);
     const memory = JSON.stringify(this.#world.guest(this.vm).snapshot());
     for (const { image, copy } of disks) await this.#world.run(this.host, `cp ${image} ${copy}`, signal);
