@@ -46,7 +46,7 @@ static struct queued queue[QUEUE];
 static int queue_first, queue_last;
 
 /* How the modules behave. */
-static enum { LATER, AT_ONCE, AT_ONCE_WITHOUT_CALLBACK, FAIL } send_mode, openib_send_mode;
+static enum { LATER, AT_ONCE, AT_ONCE_WITHOUT_CALLBACK, FAIL, LOST } send_mode, openib_send_mode;
 static int tcp_fragments = 1000, live_fragments, tcp_connects, tcp_puts_left = 1000;
 
 static opal_class_t openib_class, tcp_class;
@@ -138,7 +138,7 @@ static int any_send(mca_btl_base_module_t *module, sv_endpoint_t *e, mca_btl_bas
         return OPAL_SUCCESS;
     }
     complete(module, e, d);
-    return 1;
+    return LOST == mode ? OPAL_ERR_UNREACH : 1; /* LOST: the connection broke, and all it had was completed */
 }
 
 static int tcp_send(mca_btl_base_module_t *m, sv_endpoint_t *e, mca_btl_base_descriptor_t *d, mca_btl_base_tag_t tag)
@@ -519,7 +519,8 @@ CASE(sendi)
     pml_free(d);
     check_quiet();
     sv_tcp_connect(peer);
-    sv_endpoint_route_all(SV_VIA_TCP); /* tcp has none: the PML gets a descriptor to go on with */
+    sv_endpoint_route_all(SV_VIA_TCP);
+    sv_proxy.throttled = true; /* the PML gets a descriptor to go on with */
     CHECK_EQ(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d), OPAL_ERR_RESOURCE_BUSY);
     CHECK(NULL != d);
     CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).in_hand, 1);
@@ -527,6 +528,90 @@ CASE(sendi)
     tcp_fragments = 0;
     CHECK_EQ(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d), OPAL_ERR_RESOURCE_BUSY);
     CHECK(NULL == d);
+    check_quiet();
+}
+
+/* What stands for a convertor: the bytes to pack. */
+static int packs;
+static int pack(struct opal_convertor_t *convertor, struct iovec *room, uint32_t *count, size_t *size)
+{
+    packs++;
+    CHECK_EQ(*count, 1);
+    CHECK_EQ(*size, room->iov_len);
+    memcpy(room->iov_base, (const void *)convertor, *size);
+    return 1;
+}
+
+static char arrived[64];
+static size_t arrived_size;
+static void received_inline(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, mca_btl_base_descriptor_t *d,
+                            void *data)
+{
+    received_calls++;
+    arrived_size = d->des_segments[0].seg_len;
+    memcpy(arrived, d->des_segments[0].seg_addr.pval, arrived_size);
+}
+
+static int pml_sendi(const char *payload, mca_btl_base_descriptor_t **unsent)
+{
+    mca_btl_base_module_t *m = &sv_proxy.module;
+    char header[] = "header";
+    return m->btl_sendi(m, peer, (struct opal_convertor_t *)(uintptr_t)payload, header, 6,
+                        payload ? strlen(payload) : 0, MCA_BTL_NO_ORDER, MCA_BTL_DES_FLAGS_PRIORITY, PML_TAG, unsent);
+}
+
+/* tcp has no sendi: the proxy makes, fills and sends the descriptor, and nobody is told of its completion. */
+CASE(sendi_over_tcp)
+{
+    mca_btl_base_descriptor_t *d = &(struct fragment){0}.base;
+    set_up(SV_VIA_TCP);
+    sv_opal.convertor_pack = pack;
+    sv_receive_register(&sv_proxy.module, PML_TAG, received_inline, NULL);
+    send_mode = LATER;
+    CHECK_EQ(pml_sendi("payload", &d), OPAL_SUCCESS);
+    CHECK(NULL == d);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).outstanding, 1); /* the drain waits for it */
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).in_hand, 0);
+    deliver_all();
+    CHECK_EQ(arrived_size, 13);
+    CHECK(0 == memcmp(arrived, "headerpayload", 13));
+    CHECK_EQ(pml_sendi(NULL, NULL), OPAL_SUCCESS); /* no payload, and a convertor that is none */
+    deliver_all();
+    CHECK_EQ(packs, 1);
+    CHECK_EQ(arrived_size, 6);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).sent, 2);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).sent_bytes, 19);
+    check_quiet();
+    for (send_mode = AT_ONCE; send_mode <= AT_ONCE_WITHOUT_CALLBACK; send_mode++) {
+        CHECK_EQ(pml_sendi("payload", NULL), OPAL_SUCCESS);
+        check_quiet();
+    }
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).sent, 4);
+    CHECK_EQ(received_calls, 2);
+}
+
+CASE(sendi_over_tcp_that_fails)
+{
+    mca_btl_base_descriptor_t *d = NULL;
+    set_up(SV_VIA_TCP);
+    sv_opal.convertor_pack = pack;
+    tcp_fragments = 0;
+    CHECK_EQ(pml_sendi("payload", &d), OPAL_ERR_RESOURCE_BUSY);
+    CHECK(NULL == d);
+    CHECK_EQ(packs, 0); /* the PML's convertor stands where it stood */
+    tcp_fragments = 10;
+    send_mode = FAIL;
+    CHECK_EQ(pml_sendi("payload", NULL), OPAL_ERR_RESOURCE_BUSY);
+    check_quiet();
+    CHECK_EQ(pml_sendi("payload", &d), OPAL_ERR_RESOURCE_BUSY);
+    CHECK(NULL != d);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).in_hand, 1);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).outstanding, 0);
+    pml_free(d);
+    send_mode = LOST;
+    CHECK_EQ(pml_sendi("payload", &d), OPAL_ERR_UNREACH);
+    CHECK(NULL == d); /* completed and freed already */
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).sent, 0);
     check_quiet();
 }
 

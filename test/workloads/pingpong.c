@@ -337,7 +337,7 @@ static bool read_options(int argc, char **argv, struct options *o)
         o->sizes[o->size_count++] = 8;
     }
     /* 8 bytes are a word; more than a few kilobytes in a burst would not fit in a socket's buffer. */
-    const bool countable = o->size_count == 1 && o->sizes[0] % 8 == 0 && o->sizes[0] <= 64 && o->messages >= 1 &&
+    const bool countable = o->size_count == 1 && o->sizes[0] % 8 == 0 && o->sizes[0] <= 512 && o->messages >= 1 &&
                            o->messages <= max_burst;
     return ok && optind == argc && (!o->count || countable);
 }

@@ -48,6 +48,7 @@ int sv_opal_resolve(char *why, size_t size)
         {&sv_opal.pmix, "opal_pmix", sizeof(opal_pmix_base_module_t)},
         {&sv_opal.sync_event_base, "opal_sync_event_base", sizeof(void *)},
         {&sv_opal.component_close, "mca_base_component_close", 0},
+        {&sv_opal.convertor_pack, "opal_convertor_pack", 0},
         {&sv_opal.progress, "opal_progress", 0},
         {&sv_opal.progress_register_lp, "opal_progress_register_lp", 0},
         {&sv_opal.progress_unregister, "opal_progress_unregister", 0},

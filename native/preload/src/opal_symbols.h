@@ -26,6 +26,7 @@ struct sv_opal {
     opal_pmix_base_module_t *pmix;
     opal_event_base_t **sync_event_base;
     int (*component_close)(const mca_base_component_t *, int);
+    int (*convertor_pack)(struct opal_convertor_t *, struct iovec *, uint32_t *, size_t *);
     void (*progress)(void);
     int (*progress_register_lp)(opal_progress_callback_t);
     int (*progress_unregister)(opal_progress_callback_t);

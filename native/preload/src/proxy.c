@@ -200,20 +200,22 @@ static int proxy_sendi(mca_btl_base_module_t *module, sv_endpoint_t *endpoint, s
                        mca_btl_base_tag_t tag, mca_btl_base_descriptor_t **descriptor)
 {
     mca_btl_base_module_t *real = endpoint->module;
-    if (sv_unlikely(NULL == real->btl_sendi || sv_proxy.throttled)) { /* tcp: the PML goes on with the descriptor */
+    if (sv_unlikely(sv_proxy.throttled)) { /* the PML goes on with the descriptor */
         if (descriptor) {
             *descriptor = proxy_alloc(module, endpoint, order, header_size + payload_size, flags);
         }
         return OPAL_ERR_RESOURCE_BUSY;
     }
+    if (SV_VIA_TCP == endpoint->via) {
+        return sv_tcp_sendi(endpoint, convertor, header, header_size, payload_size, order, flags, tag, descriptor);
+    }
     const int rc = real->btl_sendi(real, endpoint->real, convertor, header, header_size, payload_size, order, flags,
                                    tag, descriptor);
     if (sv_likely(0 == rc)) {
-        const int via = endpoint->via;
-        endpoint->sent[via]++;
-        endpoint->sent_bytes[via] += header_size + payload_size;
+        endpoint->sent[SV_VIA_OPENIB]++;
+        endpoint->sent_bytes[SV_VIA_OPENIB] += header_size + payload_size;
     } else if (descriptor) {
-        took(*descriptor, endpoint->via);
+        took(*descriptor, SV_VIA_OPENIB);
     }
     return rc;
 }
@@ -482,7 +484,7 @@ void sv_proxy_build(const mca_btl_base_module_t *real, const mca_btl_base_compon
     proxy->btl_prepare_src = proxy_prepare_src;
     proxy->btl_send = proxy_send;
     /* A function the real BTL lacks stays NULL: the PML decides its protocols by that. */
-    proxy->btl_sendi = real->btl_sendi ? proxy_sendi : NULL;
+    proxy->btl_sendi = proxy_sendi; /* but for this: it decides no protocol, and tcp_sendi.c stands in */
     proxy->btl_put = real->btl_put ? proxy_put : NULL;
     proxy->btl_get = real->btl_get ? proxy_get : NULL;
     proxy->btl_dump = NULL;

@@ -145,6 +145,12 @@ uint64_t sv_endpoint_received(uint32_t rank);
 void sv_tcp_adopt(void);
 int sv_tcp_connect(sv_endpoint_t *endpoint);
 void sv_tcp_disconnect_all(void);
+/* tcp_sendi.c: btl_sendi, of which `unsent` is the last argument: NULL, or where to put the descriptor
+ * that the PML may go on with. OPAL_SUCCESS, or OPAL_ERR_RESOURCE_BUSY; another error says that the
+ * message is lost with its connection. */
+int sv_tcp_sendi(sv_endpoint_t *endpoint, struct opal_convertor_t *convertor, const void *header, size_t header_size,
+                 size_t payload_size, uint8_t order, uint32_t flags, mca_btl_base_tag_t tag,
+                 mca_btl_base_descriptor_t **unsent);
 /* Classes of the descriptors tcp hands out: how btl_free and btl_send tell whose a descriptor is. */
 enum { SV_TCP_CLASSES = 8 };
 extern const opal_class_t *sv_tcp_classes[SV_TCP_CLASSES];
