@@ -6,7 +6,7 @@ import type { BenchLab, BenchWorld } from "./blackout-world.js";
 import { type GapSample, iterationMs, longestGap } from "./gap.js";
 import { collected } from "./instructions.js";
 import { comparePairs } from "./overhead.js";
-import { openibCommand } from "./overhead-lab.js";
+import { noProxyProblem, openibCommand } from "./overhead-lab.js";
 import { parseTimed, pingPongCommand, variantProblem } from "./pingpong.js";
 import { blackoutReport, figureSchema, overheadReport } from "./results.js";
 import { costPerMessage, figure, pairedRatios } from "./statistics.js";
@@ -70,8 +70,12 @@ describe("ping-pong", () => {
 
   it("over openib is the same command but for the library, and has no other route", () => {
     const [off, on] = [openibCommand("off", ["--a"]), openibCommand("on", ["--a"])];
-    expect(off.join(" ")).toMatch(/^symvirt mpirun --no-preload --mca btl openib,self,vader .*pingpong --a$/);
-    expect(on.filter((word) => !off.includes(word))).toEqual(["-x", "SYMVIRT_LOG=info"]);
+    expect(off.join(" ")).toMatch(
+      /^symvirt mpirun -x SYMVIRT_PROXY=none .*--mca btl openib,self,vader .*--a$/,
+    );
+    expect(on).toEqual(off.map((word) => word.replace("=none", "=")));
+    const none = "[symvirt rank 0 1.2] info: inert: SYMVIRT_PROXY is none\n";
+    expect([noProxyProblem(none + none), noProxyProblem(none)]).toEqual([undefined, expect.any(String)]);
     const words =
       "[symvirt rank 0 1.2] info: finalize: epoch 1, openib sent 90 received 20, tcp sent 0 received 0, 0 live registrations\n";
     expect(variantProblem("on", words + words, 100, "openib")).toBeUndefined();

@@ -55,14 +55,14 @@ function program(signal: AbortSignal): Command {
   bench
     .command("overhead")
     .description(
-      "what the library costs a job that nobody moves: on this host over BTL/tcp, with --lab also over openib",
+      "what the library costs a job that nobody moves: on this host over BTL/tcp, and over openib in a lab",
     )
     .option("--json", "print one object on stdout, all else on stderr")
     .option("--runs <n>", "interleaved repetitions of the times", whole(1, 1000), 5)
     .option("--count-runs <n>", "repetitions of the instruction counts, 0 for none", whole(0, 100), 3)
     .option("--bytes <list>", "sizes of messages", sizes, [...defaultSizes])
     .option("--seconds <s>", "for each size and measurement of a run", Number, 0.3)
-    .option("--lab", "also over openib, in a lab of its own; needs root")
+    .option("--no-lab", "not over openib: that takes a lab of its own, and root")
     .option("--name <name>", "name of the lab", "bench")
     .action(
       async (flags: {
@@ -71,7 +71,7 @@ function program(signal: AbortSignal): Command {
         countRuns: number;
         bytes: number[];
         seconds: number;
-        lab?: boolean;
+        lab: boolean;
         name: string;
       }) => {
         if (!(flags.seconds > 0 && flags.seconds <= 600))
@@ -79,7 +79,7 @@ function program(signal: AbortSignal): Command {
         const { runs, countRuns, bytes, seconds, lab, name } = flags;
         const openib = (how: Pick<OverheadOptions, "runs" | "bytes" | "seconds">) =>
           overheadInLab(name, { ...how, say, signal });
-        const options = { runs, countRuns, bytes, seconds, ...(lab === true ? { openib } : {}) };
+        const options = { runs, countRuns, bytes, seconds, ...(lab ? { openib } : {}) };
         print(await runOverhead({ ...options, say, signal }), overheadLines, flags.json === true);
       },
     );

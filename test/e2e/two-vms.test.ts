@@ -6,6 +6,7 @@ import { checkpointCases } from "./cases/checkpoint.js";
 import { convergenceCases } from "./cases/convergence.js";
 import { failureCases } from "./cases/failures.js";
 import { guestVerbs } from "./cases/guest-verbs.js";
+import { setKills } from "./cases/set-kills.js";
 import { serveCases } from "./cases/serve.js";
 import { slowTcp } from "./cases/live-pressure.js";
 import { parkCycles } from "./cases/park-cycles.js";
@@ -23,6 +24,7 @@ describe.skipIf(why !== "")("two VMs, two ranks each", () => {
   workloadCases(get);
   cardlessCases(get);
   inFull("checkpoint and restart", () => checkpointCases(get));
+  inFull("killed checkpoints", () => setKills(get));
   inFull("served", () => serveCases(get));
   failureCases(get, "park");
   parkCycles(get);

@@ -239,6 +239,7 @@ describe("inertness", { timeout: 30_000 }, () => {
 
   it.each([
     { why: "SYMVIRT_DISABLE is set", env: { SYMVIRT_DISABLE: "1" } },
+    { why: "SYMVIRT_PROXY is none", env: { SYMVIRT_PROXY: "none" } },
     { why: "openib is not among this job's BTLs", env: { SYMVIRT_PROXY: "" }, btl: "self,vader,tcp" },
     { why: "the application asked for MPI_THREAD_MULTIPLE", program: "multiple" },
     { why: "tcp is not among this job's BTLs", btl: "self,vader" },

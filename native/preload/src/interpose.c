@@ -10,6 +10,7 @@
 #include "agent_link.h"
 #include "openib.h"
 #include "proxy.h"
+#include "roce.h"
 #include "start.h"
 
 #include <dlfcn.h>
@@ -213,6 +214,12 @@ SV_EXPORT int mca_btl_base_select(bool enable_progress_threads, bool enable_mpi_
     const char *why = unsuitable(room, sizeof(room), version, sizeof(version));
     if (why) {
         sv_cycle_inert(why);
+        return sv_opal.select(enable_progress_threads, enable_mpi_threads);
+    }
+    if (proxy && 0 == strcmp(proxy, "none")) {
+        /* Stock openib, made to work over RoCE where it does not by itself: what to compare the proxy with. */
+        sv_roce_consider();
+        sv_cycle_inert("SYMVIRT_PROXY is none");
         return sv_opal.select(enable_progress_threads, enable_mpi_threads);
     }
     if (proxy && 0 == strcmp(proxy, "tcp")) {

@@ -75,7 +75,7 @@ static bool is_adapted(const struct ibv_context *context)
     return false;
 }
 
-void sv_roce_consider(void *openib_library)
+void sv_roce_consider(void)
 {
     const char *wanted = secure_getenv("SYMVIRT_ROCE");
     const char *index = secure_getenv("SYMVIRT_ROCE_GID_INDEX");

@@ -11,8 +11,8 @@
 
 #include <stdbool.h>
 
-/* Decides for the openib library just loaded. */
-void sv_roce_consider(void *openib_library);
+/* Decides for the openib library that is loaded. */
+void sv_roce_consider(void);
 bool sv_roce_on(void);
 
 #endif

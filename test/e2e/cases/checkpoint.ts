@@ -15,11 +15,13 @@ function setReport(result: CliResult): SetReport {
 export function checkpointCases(lab: () => E2eLab): void {
   describe("checkpoint and restart", () => {
     it.each([
-      ["live", "stencil"],
-      ["park", "ring"],
+      ["live", "stencil", 2],
+      ["park", "ring", 2],
+      // Many messages of every size on their way, over tcp when the wires are cut.
+      ["live", "sizes", 5],
     ] as const)(
-      "taken %s under %s: a killed cluster goes on from it, twice, the second time on another host",
-      async (strategy, program) => {
+      "taken %s under %s: a killed cluster goes on from it, %i times, every second time on another host",
+      async (strategy, program, times) => {
         const job = await Job.start(lab(), program, { detached: true });
         const before = await job.expectOpenib();
         const taken = await timed("checkpoint", async () =>
@@ -39,8 +41,8 @@ export function checkpointCases(lab: () => E2eLab): void {
         expect(refused.code, words(refused)).toBe(3);
         expect(refused.stderr).toMatch(/vm1 still runs on h\d \(pid \d+\)/);
 
-        for (const time of [1, 2]) {
-          const elsewhere = time === 1 ? [] : ["--on", `vm1=${await lab().freeHost()}`];
+        for (let time = 1; time <= times; time++) {
+          const elsewhere = time % 2 === 1 ? [] : ["--on", `vm1=${await lab().freeHost()}`];
           await lab().killVms();
           const restarted = await timed(`restart ${time}`, async () =>
             setReport(await lab().cli(["restart", id, "--json", ...elsewhere])),

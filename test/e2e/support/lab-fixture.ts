@@ -34,6 +34,7 @@ export function whyNoLab(): string {
 /** What tests change in a copy of a cluster file. */
 export interface RawHost {
   run: string[];
+  dial: string[];
   cards: Record<string, { options: Record<string, unknown>; identity: { mac?: string } }>;
 }
 export interface RawCluster {
