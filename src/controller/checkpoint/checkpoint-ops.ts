@@ -151,6 +151,11 @@ export class CheckpointOps implements SetOps {
     });
     for (;;) {
       const part = partResult(ram.path, "zstd");
+      if (part?.rawBytes === 0)
+        throw new SymvirtError(
+          "rolledBack",
+          `the memory of ${vm.vm} was not kept: what reads it was too late`,
+        );
       if (part !== undefined) {
         this.#rams.set(vm.vm, part);
         return;

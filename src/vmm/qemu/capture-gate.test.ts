@@ -50,7 +50,27 @@ describe("the gate of a capture", () => {
     writeFileSync(unwanted(at("gate")), "x");
     await ended;
     await vi.waitFor(() => expect(existsSync(unwanted(at("gate")))).toBe(false), { timeout: 20_000 });
-    expect(existsSync(at("kept"))).toBe(false);
+    await appears("end");
+    expect(readFileSync(at("kept"))).toHaveLength(0);
+  });
+
+  it("has begun the sink before it lets go", async () => {
+    const ended = streamFrom(`${isFull}; printf HEAD`);
+    await appears("kept");
+    expect(readFileSync(at("kept"))).toHaveLength(0);
+    writeFileSync(at("gate"), "x");
+    await appears("end");
+    await ended;
+    expect(readFileSync(at("kept"), "latin1")).toBe("HEAD");
+  });
+
+  it("reads on when the sink has ended", async () => {
+    const command = heldCommand("exit 1", at("gate"));
+    writeFileSync(at("gate"), "x");
+    const ended = new Promise((resolve) =>
+      execFile("sh", ["-c", `{ ${isFull}; head -c 3000000 /dev/zero; } | sh -c ${quote(command)}`], resolve),
+    );
+    expect(await ended).toBeNull();
   });
 
   it("is for the QEMU whose source says that it can be held", () => {

@@ -37,8 +37,9 @@ export const unwanted = (gate: string): string => `${gate}.no`;
 
 /**
  * The command for `exec:`: holds QEMU until the file `gate` is there and gives what comes then to `sink`; throws it
- * away if `unwanted(gate)` is there, if nothing is in time, and if QEMU was faster. QEMU waits for the command in its
- * main loop when the stream has ended, so that ends at once and a process of its own goes on.
+ * away if `unwanted(gate)` is there, if nothing is in time, and if QEMU was faster. The sink is begun while QEMU is
+ * held, or the VM's first writes would wait for it, and gets an empty stream if nothing is kept. QEMU waits for the
+ * command in its main loop when the stream has ended, so that ends at once and a process of its own goes on.
  */
 export function heldCommand(sink: string, gate: string): string {
   const full = `${gate}.full`;
@@ -51,21 +52,23 @@ while [ ! -e ${quote(full)} ]; do
 done
 rm -f ${quote(full)}
 exec 4<&0
-n=0
-while [ ! -e ${quote(gate)} ] && [ ! -e ${quote(unwanted(gate))} ] && [ $n -lt ${PATIENCE_S * 100} ]; do
-  sleep 0.01
-  n=$((n + 1))
-done
-keep=0
-[ -e ${quote(gate)} ] && [ ! -e ${quote(unwanted(gate))} ] && keep=1
-dd bs=${PIPE_BYTES} count=1 iflag=fullblock <&4 >/dev/null 2>&1 || keep=0
-rm -f ${quote(gate)} ${quote(unwanted(gate))}
-if [ $keep = 1 ]; then
-(
+{
+  n=0
+  while [ ! -e ${quote(gate)} ] && [ ! -e ${quote(unwanted(gate))} ] && [ $n -lt ${PATIENCE_S * 100} ]; do
+    sleep 0.01
+    n=$((n + 1))
+  done
+  keep=0
+  [ -e ${quote(gate)} ] && [ ! -e ${quote(unwanted(gate))} ] && keep=1
+  dd bs=${PIPE_BYTES} count=1 iflag=fullblock <&4 >/dev/null 2>&1 || keep=0
+  [ $keep = 0 ] || cat <&4
+  rm -f ${quote(gate)} ${quote(unwanted(gate))}
+  # The sink sees the end; what it left is read all the same.
+  exec cat <&4 >/dev/null
+} | (
+exec 4<&-
 ${sink}
-) <&4
-fi
-exec cat <&4 >/dev/null`;
+)`;
   // By what the shell has built in, and before anything else: QEMU is walking.
   return `exec 3<&0
 { printf '%${PIPE_BYTES}s' '' >/dev/fd/3 && : >${quote(full)}; } 2>/dev/null &
