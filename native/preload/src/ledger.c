@@ -132,6 +132,14 @@ void *sv_ledger_note(enum sv_verbs_kind kind, struct ibv_context *context, void 
     return object;
 }
 
+bool sv_ledger_has(const void *object)
+{
+    pthread_mutex_lock(&lock);
+    const bool has = NULL != find(object);
+    pthread_mutex_unlock(&lock);
+    return has;
+}
+
 /* Takes the object out before it is destroyed: its address may be another's at once. */
 static bool take_out(void *object, struct entry *kept)
 {

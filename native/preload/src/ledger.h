@@ -10,6 +10,7 @@
 #ifndef SV_LEDGER_H
 #define SV_LEDGER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct ibv_context;
@@ -34,6 +35,9 @@ enum sv_verbs_kind {
 };
 /* `object` (NULL: nothing) of one of openib's contexts was made. Returns it. */
 void *sv_ledger_note(enum sv_verbs_kind kind, struct ibv_context *context, void *object);
+
+/* Is this object one of openib's? */
+bool sv_ledger_has(const void *object);
 
 /* Destroys what is left and says what it was, "" for nothing. Returns how many objects there were. */
 int sv_ledger_release(char *what, size_t size);
