@@ -190,7 +190,7 @@ export class Agent {
         break;
       case "bye":
         this.#log.info({ job: rank.job, rank: rank.rank }, "rank left");
-        this.#jobs.bye(connection);
+        this.#jobs.bye(connection, this.#intents.step(rank.job) !== undefined);
         this.#gone(connection);
         this.#samples.gone(connection);
         this.#ranksChanged();

@@ -123,9 +123,12 @@ export class JobTable<Peer extends RankPeer = RankPeer> {
     return rank.posts.put(post);
   }
 
-  /** The rank has left in order. Its connection may end now. */
-  bye(peer: Peer): void {
-    this.#end(peer, "left");
+  /**
+   * The rank has left in order. Its connection may end now. Without `keep` a job is forgotten with its last rank; a host
+   * that waits for it must see that it is over, though.
+   */
+  bye(peer: Peer, keep = false): void {
+    this.#end(peer, "left", keep);
   }
 
   /** The connection has ended; without a bye before, the rank is lost. */
@@ -133,7 +136,7 @@ export class JobTable<Peer extends RankPeer = RankPeer> {
     this.#end(peer, "lost");
   }
 
-  #end(peer: Peer, how: "lost" | "left"): void {
+  #end(peer: Peer, how: "lost" | "left", keep = false): void {
     const rank = this.#byPeer.get(peer);
     if (rank === undefined) return;
     this.#byPeer.delete(peer);
@@ -141,7 +144,7 @@ export class JobTable<Peer extends RankPeer = RankPeer> {
     rank.ended = how;
     rank.endedAt = this.#now();
     if (how === "left") rank.posts.clear();
-    this.#dropFinished(rank.job);
+    if (!keep) this.#dropFinished(rank.job);
   }
 
   /** Forgets the posts of steps before the one the host now wants. */

@@ -131,7 +131,10 @@ export class Rendezvous {
     });
   }
 
-  /** Ranks that have died or left since the last call, each as a sentence. */
+  /**
+   * Ranks that have died since the last call, each as a sentence. Of one that has left in order nothing is said: its
+   * job is at its end (MPI_Finalize is of all ranks), which is no failure; nobody waits for it any more.
+   */
   takeLost(): string[] {
     const news: string[] = [];
     for (const { job, ranks } of this.#target.jobs) {
@@ -140,8 +143,7 @@ export class Rendezvous {
         const report = reportOf(this.#fleet.roster, { ...r, job });
         if (this.lost.has(key) || (report?.state !== "lost" && report?.state !== "left")) continue;
         this.lost.add(key);
-        const how = report.state === "lost" ? "died" : "has left MPI";
-        news.push(`rank ${r.rank} of job ${job} on ${r.vm} ${how}`);
+        if (report.state === "lost") news.push(`rank ${r.rank} of job ${job} on ${r.vm} died`);
       }
     }
     return news;

@@ -61,7 +61,7 @@ export class Roster {
     return this.trusted(vm, job) && this.#ownership.get(job)?.owners.get(rank) === vm;
   }
 
-  /** All jobs that a trusted VM reports now. */
+  /** All jobs that a trusted VM reports now; of one that is over agents still tell that its ranks have left. */
   jobs(): RosterJob[] {
     const jobs = new Map<string, RosterJob>();
     for (const [vm, state] of this.#states) {
@@ -79,7 +79,8 @@ export class Roster {
         jobs.set(report.job, job);
       }
     }
-    return [...jobs.values()];
+    const isOver = ({ ranks }: RosterJob) => [...ranks.values()].every((r) => r.report.state === "left");
+    return [...jobs.values()].filter((job) => job.ranks.size === 0 || !isOver(job));
   }
 
   #check(vm: string, report: JobReport): string | undefined {

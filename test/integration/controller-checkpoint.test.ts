@@ -69,6 +69,18 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
     expect((await (await controllerOf(w, 30_000)).checkpoint({ strategy })).outcome).toBe("done");
   });
 
+  it("is there although its job has come to its end meanwhile", async () => {
+    const w = world({ strategy, deadlines: calm });
+    w.fault = (op, where) => {
+      if (op !== "capture" || where !== "vm2@h2") return;
+      for (const guest of w.guests.values())
+        for (const rank of guest.ranks) guest.set(rank, { state: "left" });
+    };
+    const report = await (await controllerOf(w, 30_000)).checkpoint({ strategy });
+    expect(report).toMatchObject({ outcome: "done", complete: true });
+    expectAsBefore(w);
+  });
+
   it("is there although the cards came back at the second try only", async () => {
     const w = world({ strategy, deadlines: calm });
     let failed = false;

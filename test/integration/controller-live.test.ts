@@ -178,6 +178,25 @@ describe("live: ways back", () => {
     expect(w.calls).not.toContain("detach vm1@h1");
   });
 
+  it.each(["pre-copy", "link-up"])("a job that comes to its end in %s", async (when) => {
+    const w = live();
+    let ended = false;
+    const report = await (
+      await controllerOf(w)
+    ).migrate({
+      vm: "vm1",
+      to: "h3",
+      onProgress: (_, { phase }) => {
+        if (phase !== when || ended) return;
+        ended = true;
+        for (const guest of w.guests.values())
+          for (const rank of guest.ranks) guest.set(rank, { state: "left" });
+      },
+    });
+    expect(report).toMatchObject({ outcome: "done" });
+    expectWell(w, "vm1", "h3");
+  });
+
   it("a leave that fails in one rank", async () => {
     const w = live();
     const [rank] = w.guest("vm2").ranks;

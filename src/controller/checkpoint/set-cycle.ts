@@ -5,6 +5,7 @@
 import type { Condition, DeadlineName, Order } from "../cycle.js";
 import type { CycleOutcome } from "../report.js";
 import type { Strategy } from "../strategy.js";
+import { finish, operator } from "./set-ends.js";
 
 export type SetVerb = "checkpoint" | "restart";
 
@@ -304,71 +305,4 @@ function back(state: SetState, cause: string): SetStep {
     }
   };
   return next({ ...state, cause: state.cause ?? cause }, relevant(state.shape, way()));
-}
-
-function finish(state: SetState): SetStep {
-  const { shape, cause, losses, kept } = state;
-  const { verb, checkpoint, hasJobs, vms } = shape;
-  const list = vms.join(", ");
-  const lost = losses.join("; ");
-  if (verb === "restart") {
-    if (cause !== undefined)
-      return end(
-        state,
-        "rolled-back",
-        `${cause}; ${list} do not run, the checkpoint ${checkpoint} is as it was: put that right, then run \`symvirt restart ${checkpoint}\` again`,
-      );
-    return end(
-      state,
-      "done",
-      `${list} run from checkpoint ${checkpoint}${hasJobs ? ", their ranks over openib" : ""}`,
-    );
-  }
-  if (kept && losses.length > 0)
-    return end(
-      state,
-      "needs-operator",
-      `checkpoint ${checkpoint} is complete, but ${lost}: \`symvirt restart ${checkpoint}\` goes back to it`,
-    );
-  if (losses.length > 0)
-    return end(state, "needs-operator", `${cause ?? "no checkpoint"}; and ${lost}: start that job again`);
-  if (kept) {
-    const trouble = cause === undefined ? "" : ` (at the second try: ${cause})`;
-    return end(state, "done", `checkpoint ${checkpoint} of ${list} is complete${trouble}`);
-  }
-  return end(
-    state,
-    "rolled-back",
-    `${cause ?? "nothing was done"}; ${list} run as before, there is no new checkpoint`,
-  );
-}
-
-/** Nothing the controller can do: one sentence for a person. */
-function operator(state: SetState, trouble: string): SetStep {
-  const { cause, kept, shape } = state;
-  const why = cause === undefined || cause === trouble ? trouble : `${cause}, and then ${trouble}`;
-  const done = kept ? `checkpoint ${shape.checkpoint} is complete, but ` : "";
-  const held = shape.hasJobs && shape.strategy === "park" ? ", and ranks may be held" : "";
-  const what =
-    shape.verb === "restart"
-      ? `a QEMU of ${shape.vms.join(", ")} may be left`
-      : `cards of ${shape.vms.join(", ")} may be away${held}`;
-  return {
-    state: { ...state, phase: "ended", todo: [] },
-    effects: [
-      {
-        do: "end",
-        outcome: "needs-operator",
-        message: `${done}${why}; ${what}: put that right, then run \`symvirt abort\` to finish`,
-        unfinished: true,
-      },
-    ],
-  };
-}
-
-function end(state: SetState, outcome: CycleOutcome, message: string): SetStep {
-  return {
-    state: { ...state, phase: "ended", todo: [] },
-    effects: [{ do: "end", outcome, message, unfinished: false }],
-  };
 }
