@@ -2,7 +2,6 @@
  * Runs a cycle: does the reducer's effects, tells it the events, keeps the deadlines. Each transition is in
  * the journal before its effects begin. Events are taken one at a time, in the order they came.
  */
-import { SymvirtError } from "../errors.js";
 import type { MigrationProgress } from "../vmm/driver.js";
 import type { Card } from "./cluster-file.js";
 import { type ConditionView, judge } from "./conditions.js";
@@ -10,7 +9,6 @@ import {
   type Condition,
   type CycleEvent,
   type CycleState,
-  type DeadlineName,
   type Effect,
   initialState,
   isUndo,
@@ -19,7 +17,6 @@ import {
   type Phase,
   reduce,
 } from "./cycle.js";
-import { sentence } from "./errors-in-words.js";
 import type { Fleet } from "./fleet.js";
 import { HeldRanks } from "./held-ranks.js";
 import type { MigrationLimits } from "./limits.js";
@@ -27,6 +24,11 @@ import { cardsAt, Ops } from "./ops.js";
 import { OutrunWatch } from "./outrun.js";
 import { Rendezvous } from "./rendezvous.js";
 import type { CycleOutcome, HoldReport } from "./report.js";
+import { Awaited } from "./run/awaited.js";
+import { effectName } from "./run/effect-name.js";
+import { EventQueue } from "./run/event-queue.js";
+import { PhaseDeadline } from "./run/phase-deadline.js";
+import { RunningOp } from "./run/running-op.js";
 import { Spans } from "./spans.js";
 import type { CycleTarget, Journal } from "./state/journal.js";
 
@@ -75,21 +77,15 @@ export class CycleRunner {
   readonly #began = performance.now();
   readonly #startedAt = new Date().toISOString();
   readonly #ended: Promise<CycleEnd>;
+  readonly #events: EventQueue<CycleEvent>;
+  readonly #op: RunningOp;
+  readonly #deadline: PhaseDeadline;
+  readonly #awaited: Awaited;
   #state: CycleState;
-  #watching: Condition | undefined;
-  #op: AbortController | undefined;
-  #deadline: NodeJS.Timeout | undefined;
-  #settle: NodeJS.Timeout | undefined;
   /** live: when the ranks are to be held, and when they should be. */
   #parkAfter: NodeJS.Timeout | undefined;
   #holdDeadline: NodeJS.Timeout | undefined;
   #outrun: OutrunWatch | undefined;
-  #deadlineName: DeadlineName = "prepare";
-  #deadlineMs = 0;
-  #queue: CycleEvent[] = [];
-  #draining = false;
-  #fresh = true;
-  #refreshing: AbortController | undefined;
   #preCopy: CycleEnd["preCopy"] = null;
   #migration: MigrationProgress | undefined;
   #finish: (end: CycleEnd) => void = () => undefined;
@@ -112,6 +108,22 @@ export class CycleRunner {
         hasJobs: target.jobs.length > 0,
       },
       resumeFrom,
+    );
+    this.#events = new EventQueue<CycleEvent>({
+      take: (event) => this.#transition(event),
+      // What the new phase waits for may be true already.
+      idle: () => this.#look(),
+      crash: (error) => this.#crash(error),
+    });
+    this.#op = new RunningOp(options.settleMs ?? SETTLE_MS, (end) => this.dispatch(end));
+    this.#deadline = new PhaseDeadline(
+      fleet.cluster.deadlines,
+      () => this.progress(),
+      (cause) => this.dispatch({ type: "deadline", cause }),
+    );
+    this.#awaited = new Awaited(
+      (signal) => fleet.link(target.vm).query(signal),
+      () => this.#look(),
     );
     this.#ops = new Ops({
       fleet,
@@ -150,10 +162,10 @@ export class CycleRunner {
       return await this.#ended;
     } finally {
       this.#meeting.close();
-      clearTimeout(this.#deadline);
-      clearTimeout(this.#settle);
+      this.#deadline.clear();
+      this.#op.close();
       this.#stopWatchingCopy();
-      this.#refreshing?.abort();
+      this.#awaited.forget();
     }
   }
 
@@ -168,7 +180,7 @@ export class CycleRunner {
     const hold = holding ? this.#held.now(this.#view()) : undefined;
     return {
       phase,
-      late: this.#late(),
+      late: this.#awaited.late((condition) => judge(condition, this.#view())),
       ...(hold === undefined ? {} : { hold }),
       ...(cause === undefined ? {} : { cause }),
       ...(this.#migration === undefined ? {} : { migration: this.#migration }),
@@ -176,20 +188,7 @@ export class CycleRunner {
   }
 
   dispatch(event: CycleEvent): void {
-    this.#queue.push(event);
-    if (this.#draining) return;
-    this.#draining = true;
-    try {
-      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift())
-        this.#transition(next);
-    } catch (error) {
-      this.#crash(error);
-      return;
-    } finally {
-      this.#draining = false;
-    }
-    // What the new phase waits for may be true already.
-    this.#look();
+    this.#events.push(event);
   }
 
   #transition(event: CycleEvent): void {
@@ -208,9 +207,8 @@ export class CycleRunner {
       ...(state.holding ? { held: true } : {}),
     });
     if (state.phase !== before.phase) {
-      this.#watching = undefined;
+      this.#awaited.forget();
       this.#migration = undefined;
-      this.#refreshing?.abort();
       this.#stopWatchingCopy();
       if (mayHold(state)) this.#watchCopy();
       this.#spans.enter(state.phase, state.shape.hasJobs);
@@ -235,19 +233,16 @@ export class CycleRunner {
         clearTimeout(this.#holdDeadline);
         break;
       case "op":
-        void this.#runOp(effect.op);
+        this.#op.begin((signal) => this.#runOp(effect.op, signal));
         break;
       case "cancel":
-        this.#cancel(this.#state.stopping ?? "aborted");
+        this.#op.cancel(this.#state.stopping ?? "aborted", this.#state.phase);
         break;
       case "watch":
-        this.#watching = effect.condition;
-        // What the guest said of its card before the attach or the tear-down proves nothing: ask anew.
-        this.#fresh = effect.condition !== "link-up" && effect.condition !== "released";
-        if (!this.#fresh) this.#refresh();
+        this.#awaited.watch(effect.condition);
         break;
       case "arm":
-        this.#arm(effect.deadline);
+        this.#deadline.arm(effect.deadline);
         break;
       case "end":
         this.#end(effect);
@@ -255,54 +250,15 @@ export class CycleRunner {
     }
   }
 
-  async #runOp(op: OpName): Promise<void> {
-    const controller = new AbortController();
-    this.#op = controller;
-    let event: CycleEvent;
+  async #runOp(op: OpName, signal: AbortSignal): Promise<void> {
     const startedAt = performance.now();
-    try {
-      await this.#ops.run(op, controller.signal);
-      if (op === "migrate" && this.#ops.migrated !== undefined) {
-        const { transferred, downtimeMs = 0 } = this.#ops.migrated;
-        this.#preCopy = { transferredBytes: transferred, downtimeMs };
-      }
-      if (op === "resume-destination" && this.#preCopy !== null)
-        this.#preCopy.downtimeMs += Math.round(performance.now() - startedAt);
-      event = { type: "ok" };
-    } catch (error) {
-      event = { type: "fail", cause: sentence(error) };
+    await this.#ops.run(op, signal);
+    if (op === "migrate" && this.#ops.migrated !== undefined) {
+      const { transferred, downtimeMs = 0 } = this.#ops.migrated;
+      this.#preCopy = { transferredBytes: transferred, downtimeMs };
     }
-    // Given up on: an op that did not stop in time must not speak for a later phase.
-    if (this.#op !== controller) return;
-    this.#op = undefined;
-    clearTimeout(this.#settle);
-    this.dispatch(event);
-  }
-
-  #cancel(cause: string): void {
-    const op = this.#op;
-    if (op === undefined) return;
-    op.abort(new SymvirtError("interrupted", cause));
-    const settleMs = this.#options.settleMs ?? SETTLE_MS;
-    this.#settle = setTimeout(() => {
-      if (this.#op !== op) return;
-      this.#op = undefined;
-      const trouble = `${cause}, but the work of phase ${this.#state.phase} did not stop within ${settleMs / 1000} s`;
-      this.dispatch({ type: "fail", cause: trouble, unsettled: true });
-    }, settleMs);
-  }
-
-  #arm(name: DeadlineName): void {
-    clearTimeout(this.#deadline);
-    this.#deadlineName = name;
-    this.#deadlineMs = this.#options.fleet.cluster.deadlines[name];
-    this.#deadline = setTimeout(() => {
-      const late = this.#late();
-      const who = late.length === 0 ? "" : `: ${late.slice(0, 6).join("; ")}${late.length > 6 ? "; …" : ""}`;
-      const { phase } = this.#state;
-      const cause = `the deadline "${this.#deadlineName}" (${this.#deadlineMs / 1000} s) passed in phase ${phase}${who}`;
-      this.dispatch({ type: "deadline", cause });
-    }, this.#deadlineMs);
+    if (op === "resume-destination" && this.#preCopy !== null)
+      this.#preCopy.downtimeMs += Math.round(performance.now() - startedAt);
   }
 
   /** Pre-copy begins, of ranks that run: it may not end by itself. */
@@ -341,24 +297,15 @@ export class CycleRunner {
     return this.#meeting.view(this.#state.step, expected);
   }
 
-  #late(): string[] {
-    if (this.#watching === undefined) return [];
-    const verdict = judge(this.#watching, this.#view());
-    return verdict.met === false ? verdict.late : [];
-  }
-
   /** Looks at what the guests say now: ranks lost, and whether what is waited for has come true. */
   #look(): void {
-    if (this.#draining || this.#state.phase === "ended") return;
+    if (this.#events.busy || this.#state.phase === "ended") return;
     for (const cause of this.#meeting.takeLost()) this.dispatch({ type: "lost", cause });
-    this.#held.look(this.#view());
-    if (this.#watching === undefined) return;
     const view = this.#view();
-    this.#closeSpans(this.#watching, view);
-    const verdict = judge(this.#watching, view);
-    if (verdict.met === false || (verdict.met === true && !this.#fresh)) return;
-    this.#watching = undefined;
-    this.dispatch(verdict.met === true ? { type: "ok" } : { type: "step-failed", cause: verdict.why });
+    this.#held.look(view);
+    if (this.#awaited.condition !== undefined) this.#closeSpans(this.#awaited.condition, view);
+    const end = this.#awaited.settled((condition) => judge(condition, view));
+    if (end !== undefined) this.dispatch(end);
   }
 
   /** A VM whose ranks are all through ends its span before the last VM does. */
@@ -371,24 +318,6 @@ export class CycleRunner {
     for (const vm of this.#meeting.finished(condition, view)) this.#spans.done(vm);
   }
 
-  #refresh(): void {
-    const { fleet, target } = this.#options;
-    const refresh = new AbortController();
-    this.#refreshing = refresh;
-    fleet
-      .link(target.vm)
-      .query(refresh.signal)
-      .then(
-        () => {
-          if (this.#refreshing !== refresh) return;
-          this.#fresh = true;
-          this.#look();
-        },
-        // Given up with the phase, or the link is quarantined: the phase's deadline tells.
-        () => undefined,
-      );
-  }
-
   #tell(): void {
     this.#options.onProgress?.(this.progress());
   }
@@ -396,7 +325,7 @@ export class CycleRunner {
   #end(effect: Extract<Effect, { do: "end" }>): void {
     const { journal, target } = this.#options;
     const { outcome, message, unfinished } = effect;
-    clearTimeout(this.#deadline);
+    this.#deadline.clear();
     journal.append({ kind: "end", cycle: target.cycle, outcome, message, unfinished });
     this.#finish({
       outcome,
@@ -408,25 +337,5 @@ export class CycleRunner {
       holds: this.#held.reports(),
       preCopy: this.#preCopy,
     });
-  }
-}
-
-function effectName(effect: Effect): string {
-  switch (effect.do) {
-    case "order":
-      return `order ${effect.want} step ${effect.step}`;
-    case "hold":
-    case "release":
-      return `${effect.do} step ${effect.step}`;
-    case "op":
-      return effect.op;
-    case "watch":
-      return `watch ${effect.condition}`;
-    case "arm":
-      return `arm ${effect.deadline}`;
-    case "end":
-      return `end ${effect.outcome}`;
-    case "cancel":
-      return "cancel";
   }
 }

@@ -132,11 +132,15 @@ export interface VmDriver {
   resume(signal: AbortSignal, options?: { evenIfMoved?: boolean }): Promise<void>;
   /** Resolves when the VM stands still. */
   pause(signal: AbortSignal): Promise<void>;
+  /** All its NICs but the cards, by the names that `setLinks` knows. */
+  nics(signal: AbortSignal): Promise<string[]>;
   /**
-   * Cuts or joins the wires of all its NICs but the cards. Joined, the VM makes itself known to the network, so that
-   * frames for it come to the host where it is now.
+   * Cuts or joins the wires of these NICs. Down, the VMM drops every frame in both directions, and the guest sees its
+   * carrier go.
    */
-  setLinks(up: boolean, signal: AbortSignal): Promise<void>;
+  setLinks(nics: readonly string[], up: boolean, signal: AbortSignal): Promise<void>;
+  /** Makes the VM known to the network, so that frames for it come to the host where it is now. */
+  announce(signal: AbortSignal): Promise<void>;
   /** How the VM would be captured, and its disks. Rejects with "refused" if one of them cannot be. Changes nothing. */
   captureFacts(signal: AbortSignal): Promise<CaptureFacts>;
   /**
@@ -144,8 +148,11 @@ export interface VmDriver {
    * nothing of the capture goes on in the VMM before it rejects. The files are the caller's.
    */
   capture(options: CaptureOptions): Promise<void>;
-  /** For a controller that takes over: ends a capture that is on and makes the VM run. Idempotent. */
-  abandonCapture(signal: AbortSignal): Promise<void>;
+  /**
+   * For a controller that takes over: ends a capture that is on, which was given this `gate`, and makes the VM run.
+   * Idempotent.
+   */
+  abandonCapture(gate: string, signal: AbortSignal): Promise<void>;
   /**
    * Loads a capture into a VMM started by `launch({incoming: true})`; `source` is a shell command of the host that
    * gives the stream. Resolves when all is loaded; the VM stands still, with its links down if they were.

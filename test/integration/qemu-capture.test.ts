@@ -249,11 +249,27 @@ describe("a capture", () => {
     const isOn = async () =>
       expect((await second.execute("query-migrate", {}, soon())).status).toBe("active");
     await vi.waitFor(isOn, { timeout: 20_000, interval: 20 });
-    await abandonCapture(second, soon());
+    await abandonCapture(second, at("c.gate"), soon());
     await second.close();
     await abandoned;
     await expectUntouched(a);
-    await a.driver.abandonCapture(soon());
+    await a.driver.abandonCapture(at("c.gate"), soon());
+  });
+
+  it("that a killed controller left held back is let go by another, and keeps nothing", async () => {
+    const a = await start("a", diskArguments(makeDisk("disk", 1)));
+    const ready = new Promise<void>((resolve) => {
+      capture(a, "c", { onReady: resolve, go: new Promise(() => undefined) }).catch(() => undefined);
+    });
+    await ready;
+    await a.driver.close();
+    const second = new QemuSession({ vm: "a", host: "here", dial: [], qmp: at("a.second"), channel: "" });
+    // Less than the reader's own patience.
+    await abandonCapture(second, at("c.gate"), AbortSignal.timeout(30_000));
+    await second.close();
+    await expectUntouched(a);
+    await written(at("c.ram"));
+    expect(statSync(at("c.ram")).size).toBe(0);
   });
 
   it("of a raw disk is a whole copy, and a read-only disk is left out", async () => {
@@ -300,20 +316,26 @@ describe("links", () => {
   });
   afterEach(() => wire.close());
 
-  it("carry nothing while they are down, announce the VM when they are up, and stay down in a capture", async () => {
+  it("carry nothing while they are down, let the VM announce itself when they are up, and stay down in a capture", async () => {
     const { port } = wire.address();
     const nic = [
       ...["-netdev", `socket,id=management,udp=127.0.0.1:${port},localaddr=127.0.0.1:0`],
       ...["-device", "virtio-net-pci,netdev=management,mac=52:54:00:77:00:01,romfile="],
     ];
     const settle = () => sleep(1500);
+    const links = async ({ driver }: Awaited<ReturnType<typeof start>>, up: boolean) => {
+      const nics = await driver.nics(soon());
+      expect(nics).toEqual(["management"]);
+      await driver.setLinks(nics, up, soon());
+    };
     const a = await start("a", nic);
-    await a.driver.setLinks(false, soon());
+    await links(a, false);
     await monitor(a, "announce_self");
     await settle();
     expect(frames).toBe(0);
     await capture(a, "c");
-    await a.driver.setLinks(true, soon());
+    await links(a, true);
+    await a.driver.announce(soon());
     await settle();
     expect(frames).toBeGreaterThan(0);
     await a.driver.quit(soon());
@@ -325,7 +347,8 @@ describe("links", () => {
     await monitor(b, "announce_self");
     await settle();
     expect(frames).toBe(0);
-    await b.driver.setLinks(true, soon());
+    await links(b, true);
+    await b.driver.announce(soon());
     await settle();
     expect(frames).toBeGreaterThan(0);
   });

@@ -386,10 +386,19 @@ class FakeDriver implements VmDriver {
     this.#process.status = "paused";
   }
 
-  async setLinks(up: boolean, signal: AbortSignal): Promise<void> {
+  async nics(): Promise<string[]> {
+    return ["management"];
+  }
+
+  async setLinks(nics: readonly string[], up: boolean, signal: AbortSignal): Promise<void> {
+    if (nics.length === 0) throw new Error("no NIC was named");
     await this.#world.call("setLinks", this.vm, this.host, signal);
     this.#world.calls.push(`links ${up ? "up" : "down"} ${this.vm}`);
     this.#process.linksUp = up;
+  }
+
+  async announce(): Promise<void> {
+    this.#world.calls.push(`announce ${this.vm}`);
   }
 
   async captureFacts(_signal: AbortSignal): Promise<CaptureFacts> {
@@ -412,7 +421,7 @@ class FakeDriver implements VmDriver {
     signal.throwIfAborted();
   }
 
-  async abandonCapture(signal: AbortSignal): Promise<void> {
+  async abandonCapture(_gate: string, signal: AbortSignal): Promise<void> {
     await this.#world.call("abandonCapture", this.vm, this.host, signal);
     this.#process.status = "running";
   }

@@ -1,4 +1,5 @@
 /** The work of a checkpoint on all VMs: the cut, the captures, and what is written of them. */
+import { join } from "node:path";
 import type { CapturedJob, CapturedVm, Part } from "../../checkpoint/manifest.js";
 import { partResult } from "../../checkpoint/part-result.js";
 import { partWriteCommand } from "../../checkpoint/part-write.js";
@@ -42,6 +43,8 @@ interface Steps {
   isTaken: () => void;
 }
 
+const ramOf = ({ vm }: SetVm): string => `${vm}.ram.zst`;
+
 export class CheckpointOps implements SetOps {
   readonly #context: CheckpointContext;
   readonly #all: AllVms;
@@ -51,8 +54,8 @@ export class CheckpointOps implements SetOps {
   #capturing: AbortController | undefined;
   #captures: Promise<void> = Promise.resolve();
   #go: () => void = () => undefined;
-  readonly #taken: Promise<void>[] = [];
-  #cutAt = 0;
+  readonly #nics = new Map<string, string[]>();
+  readonly #joined: Promise<void>[] = [];
   #withoutNetworkMs = 0;
 
   constructor(context: CheckpointContext) {
@@ -71,16 +74,10 @@ export class CheckpointOps implements SetOps {
         return await this.#all.each(async (vm) => {
           for (const { tag } of vm.cards) await this.#all.driver(vm).detach(tag, signal);
         });
+      case "hold":
+        return await this.#hold(signal);
       case "cut":
-        await this.#prepare(signal);
-        this.#cutAt = performance.now();
-        return await this.#all.setLinks(false, signal);
-      case "capture":
-        return await this.#capture(signal);
-      case "join":
-        await this.#all.setLinks(true, signal);
-        this.#withoutNetworkMs = performance.now() - this.#cutAt;
-        return;
+        return await this.#cut(signal);
       case "save":
         return await this.#untilSaved(signal);
       case "keep":
@@ -91,6 +88,7 @@ export class CheckpointOps implements SetOps {
         return await this.#release(signal);
       case "load":
       case "resume":
+      case "join":
       case "place":
       case "end":
         throw new Error(`${op} is no work of a checkpoint`);
@@ -98,7 +96,10 @@ export class CheckpointOps implements SetOps {
   }
 
   /** Does all that can be done before the wires are cut: what takes as long as the memory is large is among it. */
-  async #prepare(signal: AbortSignal): Promise<void> {
+  async #hold(signal: AbortSignal): Promise<void> {
+    await this.#all.each(async (vm) => {
+      this.#nics.set(vm.vm, await this.#all.driver(vm).nics(signal));
+    });
     const capturing = new AbortController();
     this.#capturing = capturing;
     const go = new Promise<void>((resolve) => (this.#go = resolve));
@@ -107,7 +108,8 @@ export class CheckpointOps implements SetOps {
       let isReady: () => void = () => undefined;
       let isTaken: () => void = () => undefined;
       ready.push(new Promise((resolve) => (isReady = resolve)));
-      this.#taken.push(new Promise((resolve) => (isTaken = resolve)));
+      const taken = new Promise<void>((resolve) => (isTaken = resolve));
+      this.#joined.push(taken.then(() => this.#setLinks(vm, true, capturing.signal)));
       const end = this.#captureOne(vm, { onReady: isReady, go, isTaken, signal: capturing.signal });
       // One that fails ends the others: the set is whole or nothing.
       end.catch((error: unknown) => capturing.abort(error));
@@ -122,10 +124,21 @@ export class CheckpointOps implements SetOps {
     await this.#obeying(signal, Promise.race([Promise.all(ready), this.#captures]));
   }
 
-  /** Lets all captures go; resolves when the instant of each has passed. What is left to write goes on behind it. */
-  async #capture(signal: AbortSignal): Promise<void> {
+  /**
+   * Cuts all wires, lets all captures go, and joins the wires of each VM when its own instant has passed (why not later:
+   * docs/checkpoint.md). What is left to write goes on behind it.
+   */
+  async #cut(signal: AbortSignal): Promise<void> {
+    const cutAt = performance.now();
+    await this.#all.each((vm) => this.#setLinks(vm, false, signal));
     this.#go();
-    await this.#obeying(signal, Promise.race([Promise.all(this.#taken), this.#captures]));
+    const joined = Promise.all(this.#joined);
+    await this.#obeying(signal, Promise.race([joined, this.#captures.then(() => joined)]));
+    this.#withoutNetworkMs = performance.now() - cutAt;
+  }
+
+  async #setLinks(vm: SetVm, up: boolean, signal: AbortSignal): Promise<void> {
+    await this.#all.driver(vm).setLinks(this.#nics.get(vm.vm) ?? [], up, signal);
   }
 
   async #captureOne(
@@ -135,14 +148,14 @@ export class CheckpointOps implements SetOps {
     const { level, plan, method } = this.#context;
     const pending = this.#pending;
     const { disks = [] } = plan.get(vm.vm)?.capture ?? {};
-    const ram = pending.place(`${vm.vm}.ram.zst`);
+    const ram = pending.place(ramOf(vm));
     const places = disks.map((disk, i) => ({ disk, ...pending.place(`${vm.vm}.disk${i}.${disk.format}`) }));
     this.#disks.set(vm.vm, places);
     await this.#all.driver(vm).capture({
       method,
       sink: partWriteCommand({ path: ram.path, encoding: "zstd", level }),
       disks: places.map(({ disk, path }) => ({ ...disk, copy: path })),
-      ...{ gate: `${ram.path}.gate`, onReady, go },
+      ...{ gate: this.#gateOf(vm), onReady, go },
       onTaken: (pauseMs) => {
         this.#pauses.set(vm.vm, pauseMs);
         isTaken();
@@ -229,6 +242,12 @@ export class CheckpointOps implements SetOps {
     });
   }
 
+  /** The same for a controller that takes over. */
+  #gateOf(vm: SetVm): string {
+    const { fleet, target } = this.#context;
+    return join(fleet.cluster.checkpoints?.path ?? "", target.set?.checkpoint ?? "", `${ramOf(vm)}.gate`);
+  }
+
   get #pending(): PendingCheckpoint {
     if (this.#context.pending === undefined) throw new Error("no checkpoint is being written");
     return this.#context.pending;
@@ -239,8 +258,8 @@ export class CheckpointOps implements SetOps {
     this.#capturing?.abort(new SymvirtError("interrupted", "the checkpoint is given up"));
     await this.#captures.catch(() => undefined);
     await this.#all.each(async (vm) => {
-      await this.#all.driver(vm).abandonCapture(signal);
-      await this.#all.driver(vm).setLinks(true, signal);
+      await this.#all.driver(vm).abandonCapture(this.#gateOf(vm), signal);
+      await this.#all.join(vm, signal);
     });
   }
 }

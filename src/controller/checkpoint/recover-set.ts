@@ -94,7 +94,7 @@ async function ofCheckpoint(
 /** How far the checkpoint may have gone, by the phases it has entered. */
 function reachedBy(phases: readonly string[]): Reached {
   const entered = new Set(phases);
-  if (["cut", "capture", "join", "save", "keep", "undo:release"].some((p) => entered.has(p))) return "cut";
+  if (["hold", "cut", "save", "keep", "undo:release"].some((p) => entered.has(p))) return "cut";
   if (["detach", "undo:attach"].some((p) => entered.has(p))) return "detach";
   return entered.has("drain") ? "drain" : "begin";
 }

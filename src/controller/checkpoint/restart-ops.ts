@@ -35,7 +35,7 @@ export class RestartOps implements SetOps {
           await fleet.follow(vm.vm, vm.host);
         });
       case "join":
-        return await this.#all.setLinks(true, signal);
+        return await this.#all.each((vm) => this.#all.join(vm, signal));
       case "attach":
         return await this.#all.attach(signal);
       case "place":
@@ -52,8 +52,8 @@ export class RestartOps implements SetOps {
           await this.#oldDisksBack(vm, signal);
         });
       case "detach":
+      case "hold":
       case "cut":
-      case "capture":
       case "save":
       case "keep":
       case "release":

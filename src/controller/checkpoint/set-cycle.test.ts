@@ -37,17 +37,17 @@ const oks = (n: number): SetEvent[] => Array.from({ length: n }, () => ok);
 const endOf = ({ effects }: Walk) => effects.find((e) => e.do === "end");
 
 const checkpointPhases: SetPhase[] = [
-  ...(["drain", "tear-down", "wait", "detach", "cut", "capture", "join", "save", "keep"] as const),
+  ...(["drain", "tear-down", "wait", "detach", "hold", "cut", "save", "keep"] as const),
   ...(["attach", "link-up", "re-init", "ended"] as const),
 ];
 
 describe("a checkpoint", () => {
   it("goes through all its phases; without cards and jobs through those of the capture", () => {
-    const all = walk(initialSet(shape()), [{ type: "begin" }, ...oks(12)]);
+    const all = walk(initialSet(shape()), [{ type: "begin" }, ...oks(11)]);
     expect(all.phases).toEqual(checkpointPhases);
     expect(endOf(all)).toMatchObject({ outcome: "done", unfinished: false });
-    const bare = walk(initialSet(shape({ hasCards: false, hasJobs: false })), [{ type: "begin" }, ...oks(5)]);
-    expect(bare.phases).toEqual(["cut", "capture", "join", "save", "keep", "ended"]);
+    const bare = walk(initialSet(shape({ hasCards: false, hasJobs: false })), [{ type: "begin" }, ...oks(4)]);
+    expect(bare.phases).toEqual(["hold", "cut", "save", "keep", "ended"]);
   });
 
   it.each([
@@ -55,8 +55,8 @@ describe("a checkpoint", () => {
     ["tear-down", ["undo:re-init"]],
     ["wait", ["undo:re-init"]],
     ["detach", ["undo:attach", "undo:link-up", "undo:re-init"]],
+    ["hold", ["undo:release", "undo:attach", "undo:link-up", "undo:re-init"]],
     ["cut", ["undo:release", "undo:attach", "undo:link-up", "undo:re-init"]],
-    ["capture", ["undo:release", "undo:attach", "undo:link-up", "undo:re-init"]],
     ["save", ["undo:release", "undo:attach", "undo:link-up", "undo:re-init"]],
     ["keep", ["undo:release", "undo:attach", "undo:link-up", "undo:re-init"]],
   ] as [SetPhase, SetPhase[]][])("that fails in %s goes back by %j", (phase, way) => {
@@ -74,10 +74,10 @@ describe("a checkpoint", () => {
 
   it("that is kept is not taken back: its cards are tried again, and its end is done", () => {
     const walked = walk(initialSet(shape()), [
-      ...[{ type: "begin" } as const, ...oks(9), { type: "abort", cause: "too late for that" } as const],
+      ...[{ type: "begin" } as const, ...oks(8), { type: "abort", cause: "too late for that" } as const],
       ...[{ type: "fail", cause: "sticky port" } as const, ...oks(3)],
     ]);
-    expect(walked.phases.slice(9)).toEqual([
+    expect(walked.phases.slice(8)).toEqual([
       "attach",
       "undo:attach",
       "undo:link-up",
@@ -93,7 +93,7 @@ describe("a checkpoint", () => {
       ...oks(5),
       { type: "abort", cause: "stop" },
     ]);
-    expect(walked.state.phase).toBe("capture");
+    expect(walked.state.phase).toBe("cut");
     expect(walked.effects.at(-1)).toEqual({ do: "cancel" });
     expect(walk(walked.state, [ok]).phases).toEqual(["undo:release"]);
     const late = walk(walked.state, [{ type: "fail", cause: "it hangs", unsettled: true }]);
@@ -104,7 +104,7 @@ describe("a checkpoint", () => {
     const lost: SetEvent = { type: "lost", cause: "rank 3 died" };
     const early = walk(initialSet(shape()), [{ type: "begin" }, lost]);
     expect(early.state.phase).toBe("undo:re-init");
-    const late = walk(initialSet(shape()), [{ type: "begin" }, ...oks(7), lost, ...oks(5)]);
+    const late = walk(initialSet(shape()), [{ type: "begin" }, ...oks(6), lost, ...oks(5)]);
     expect(endOf(late)).toMatchObject({
       outcome: "needs-operator",
       message: expect.stringContaining("rank 3 died"),
@@ -164,7 +164,7 @@ it("whatever happens, it ends once, and every order has a step of its own", () =
       const ops = walked.effects.flatMap((e) => (e.do === "op" ? [e.op] : []));
       const end = endOf(walked);
       if (ops.includes("cut") && end?.do === "end" && end.outcome !== "needs-operator")
-        expect(ops.includes("join") || ops.includes("release")).toBe(true);
+        expect(ops.includes("save") || ops.includes("release")).toBe(true);
     }),
   );
 });

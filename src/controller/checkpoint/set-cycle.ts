@@ -12,14 +12,14 @@ export type SetVerb = "checkpoint" | "restart";
 /** Work on all VMs that is begun once and ends by itself with `ok` or `fail`. */
 export type SetOp =
   | "detach"
+  | "hold"
   | "cut"
-  | "capture"
-  | "join"
   | "save"
   | "keep"
   | "attach"
   | "load"
   | "resume"
+  | "join"
   | "place"
   | "release"
   | "end";
@@ -31,14 +31,14 @@ export type SetPhase =
   | "tear-down"
   | "wait"
   | "detach"
+  | "hold"
   | "cut"
-  | "capture"
-  | "join"
   | "save"
   | "keep"
   // restart
   | "load"
   | "resume"
+  | "join"
   // both
   | "attach"
   | "link-up"
@@ -120,13 +120,14 @@ const rules: Readonly<Record<Working, PhaseRule>> = {
   "tear-down": { condition: "parked", live: { condition: "on-tcp" } },
   wait: { condition: "released" },
   detach: { op: "detach", deadline: "detach" },
-  cut: { op: "cut", deadline: "prepare" },
-  capture: { op: "capture", deadline: "migrate" },
-  join: { op: "join" },
+  hold: { op: "hold", deadline: "prepare" },
+  // One op, as the VMs have no network meanwhile: nothing is written to the journal between its steps.
+  cut: { op: "cut", deadline: "migrate" },
   save: { op: "save" },
   keep: { op: "keep" },
   load: { op: "load", deadline: "migrate" },
   resume: { op: "resume", deadline: "attach" },
+  join: { op: "join" },
   attach: { op: "attach", deadline: "attach" },
   "link-up": { condition: "link-up", deadline: "linkUp" },
   "re-init": { want: "run-openib", condition: "running", deadline: "resume" },
@@ -144,7 +145,7 @@ const rules: Readonly<Record<Working, PhaseRule>> = {
 const cardsBack: readonly SetPhase[] = ["undo:attach", "undo:link-up", "undo:re-init"];
 const forward: Readonly<Record<SetVerb, readonly SetPhase[]>> = {
   checkpoint: [
-    ...(["drain", "tear-down", "wait", "detach", "cut", "capture", "join", "save"] as const),
+    ...(["drain", "tear-down", "wait", "detach", "hold", "cut", "save"] as const),
     // Before the cards come back: what fails after this costs no checkpoint.
     ...(["keep", "attach", "link-up", "re-init"] as const),
   ],
@@ -224,7 +225,7 @@ export function reduceSet(state: SetState, event: SetEvent): SetStep {
 function isBeforeCut({ shape, phase }: SetState): boolean {
   if (shape.verb === "restart") return !isUndoing(phase);
   const at = forward.checkpoint.indexOf(phase);
-  return at >= 0 && at < forward.checkpoint.indexOf("capture");
+  return at >= 0 && at < forward.checkpoint.indexOf("cut");
 }
 
 function start(state: SetState, event: SetEvent): SetStep {

@@ -31,8 +31,11 @@ export class AllVms {
     if (failed !== undefined) throw failed.reason;
   }
 
-  async setLinks(up: boolean, signal: AbortSignal): Promise<void> {
-    await this.each((vm) => this.driver(vm).setLinks(up, signal));
+  /** Joins the wires of a VM, wherever it is now. */
+  async join(vm: SetVm, signal: AbortSignal): Promise<void> {
+    const driver = this.driver(vm);
+    await driver.setLinks(await driver.nics(signal), true, signal);
+    await driver.announce(signal);
   }
 
   async attach(signal: AbortSignal): Promise<void> {

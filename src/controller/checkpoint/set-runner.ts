@@ -2,14 +2,16 @@
  * Runs a checkpoint or restart: does the reducer's effects, tells it the events, keeps the deadlines. Each transition
  * is in the journal before its effects begin. Events are taken one at a time, in the order they came.
  */
-import { SymvirtError } from "../../errors.js";
 import type { Card } from "../cluster-file.js";
 import { isUp } from "../conditions.js";
-import type { Condition, DeadlineName } from "../cycle.js";
-import { sentence } from "../errors-in-words.js";
 import type { Fleet } from "../fleet.js";
 import { Rendezvous } from "../rendezvous.js";
 import type { CycleOutcome } from "../report.js";
+import { Awaited } from "../run/awaited.js";
+import { effectName } from "../run/effect-name.js";
+import { EventQueue } from "../run/event-queue.js";
+import { PhaseDeadline } from "../run/phase-deadline.js";
+import { RunningOp } from "../run/running-op.js";
 import type { CycleProgress } from "../runner.js";
 import type { CycleTarget, Journal } from "../state/journal.js";
 import { judgeSet, type SetView } from "./set-conditions.js";
@@ -19,7 +21,6 @@ import {
   reduceSet,
   type SetEffect,
   type SetEvent,
-  type SetOp,
   type SetPhase,
   type SetState,
   type SetVerb,
@@ -69,16 +70,11 @@ export class SetRunner {
   readonly #activeIn: Map<string, number>;
   readonly #ended: Promise<SetEnd>;
   readonly #spans: SetSpan[] = [];
+  readonly #events: EventQueue<SetEvent>;
+  readonly #op: RunningOp;
+  readonly #deadline: PhaseDeadline;
+  readonly #awaited: Awaited;
   #state: SetState;
-  #watching: Condition | undefined;
-  #op: AbortController | undefined;
-  #deadline: NodeJS.Timeout | undefined;
-  #settle: NodeJS.Timeout | undefined;
-  #deadlineName: DeadlineName = "prepare";
-  #queue: SetEvent[] = [];
-  #draining = false;
-  #fresh = true;
-  #refreshing: AbortController | undefined;
   #finish: (end: SetEnd) => void = () => undefined;
   #crash: (error: unknown) => void = () => undefined;
 
@@ -92,6 +88,23 @@ export class SetRunner {
         hasJobs: target.jobs.length > 0,
       },
       resumeFrom?.step,
+    );
+    const { deadlines } = fleet.cluster;
+    this.#events = new EventQueue<SetEvent>({
+      take: (event) => this.#transition(event),
+      // What the new phase waits for may be true already.
+      idle: () => this.#look(),
+      crash: (error) => this.#crash(error),
+    });
+    this.#op = new RunningOp(options.settleMs ?? deadlines.migrate, (end) => this.dispatch(end));
+    this.#deadline = new PhaseDeadline(
+      deadlines,
+      () => this.progress(),
+      (cause) => this.dispatch({ type: "deadline", cause }),
+    );
+    this.#awaited = new Awaited(
+      (signal) => Promise.all(vms.map(({ vm }) => fleet.link(vm).query(signal))),
+      () => this.#look(),
     );
     this.#cards = new Map(
       vms.map((v) => [v.vm, new Map<string, Card>(cardsOf(fleet, v).map(({ tag, card }) => [tag, card]))]),
@@ -125,9 +138,9 @@ export class SetRunner {
       return await this.#ended;
     } finally {
       this.#meeting.close();
-      clearTimeout(this.#deadline);
-      clearTimeout(this.#settle);
-      this.#refreshing?.abort();
+      this.#deadline.clear();
+      this.#op.close();
+      this.#awaited.forget();
     }
   }
 
@@ -139,24 +152,12 @@ export class SetRunner {
   /** Where it is now, for `status`. */
   progress(): CycleProgress<SetPhase> {
     const { phase, cause } = this.#state;
-    return { phase, late: this.#late(), ...(cause === undefined ? {} : { cause }) };
+    const late = this.#awaited.late((condition) => judgeSet(condition, this.#view()));
+    return { phase, late, ...(cause === undefined ? {} : { cause }) };
   }
 
   dispatch(event: SetEvent): void {
-    this.#queue.push(event);
-    if (this.#draining) return;
-    this.#draining = true;
-    try {
-      for (let next = this.#queue.shift(); next !== undefined; next = this.#queue.shift())
-        this.#transition(next);
-    } catch (error) {
-      this.#crash(error);
-      return;
-    } finally {
-      this.#draining = false;
-    }
-    // What the new phase waits for may be true already.
-    this.#look();
+    this.#events.push(event);
   }
 
   #transition(event: SetEvent): void {
@@ -170,8 +171,7 @@ export class SetRunner {
       ...("cause" in event ? { cause: event.cause } : {}),
     });
     if (state.phase !== before.phase) {
-      this.#watching = undefined;
-      this.#refreshing?.abort();
+      this.#awaited.forget();
       this.#enterSpan(state.phase);
       if (this.#options.verb === "restart" && before.phase === "resume") this.#meeting.open();
     }
@@ -185,19 +185,16 @@ export class SetRunner {
         this.#meeting.order(effect.want, effect.step);
         break;
       case "op":
-        void this.#runOp(effect.op);
+        this.#op.begin((signal) => this.#options.ops.run(effect.op, signal));
         break;
       case "cancel":
-        this.#cancel(this.#state.stopping ?? "aborted");
+        this.#op.cancel(this.#state.stopping ?? "aborted", this.#state.phase);
         break;
       case "watch":
-        this.#watching = effect.condition;
-        // What a guest said of its cards before the attach or the tear-down proves nothing: ask anew.
-        this.#fresh = effect.condition !== "link-up" && effect.condition !== "released";
-        if (!this.#fresh) this.#refresh();
+        this.#awaited.watch(effect.condition);
         break;
       case "arm":
-        this.#arm(effect.deadline);
+        this.#deadline.arm(effect.deadline);
         break;
       case "end":
         this.#end(effect);
@@ -205,84 +202,17 @@ export class SetRunner {
     }
   }
 
-  async #runOp(op: SetOp): Promise<void> {
-    const controller = new AbortController();
-    this.#op = controller;
-    let event: SetEvent;
-    try {
-      await this.#options.ops.run(op, controller.signal);
-      event = { type: "ok" };
-    } catch (error) {
-      event = { type: "fail", cause: sentence(error) };
-    }
-    // Given up on: an op that did not stop in time must not speak for a later phase.
-    if (this.#op !== controller) return;
-    this.#op = undefined;
-    clearTimeout(this.#settle);
-    this.dispatch(event);
-  }
-
-  #cancel(cause: string): void {
-    const op = this.#op;
-    if (op === undefined) return;
-    op.abort(new SymvirtError("interrupted", cause));
-    const settleMs = this.#options.settleMs ?? this.#options.fleet.cluster.deadlines.migrate;
-    this.#settle = setTimeout(() => {
-      if (this.#op !== op) return;
-      this.#op = undefined;
-      const trouble = `${cause}, but the work of phase ${this.#state.phase} did not stop within ${settleMs / 1000} s`;
-      this.dispatch({ type: "fail", cause: trouble, unsettled: true });
-    }, settleMs);
-  }
-
-  #arm(name: DeadlineName): void {
-    clearTimeout(this.#deadline);
-    this.#deadlineName = name;
-    const ms = this.#options.fleet.cluster.deadlines[name];
-    this.#deadline = setTimeout(() => {
-      const late = this.#late();
-      const who = late.length === 0 ? "" : `: ${late.slice(0, 6).join("; ")}${late.length > 6 ? "; …" : ""}`;
-      const { phase } = this.#state;
-      const cause = `the deadline "${this.#deadlineName}" (${ms / 1000} s) passed in phase ${phase}${who}`;
-      this.dispatch({ type: "deadline", cause });
-    }, ms);
-  }
-
   #view(): SetView {
     const view = this.#meeting.view(this.#state.step, new Map());
     return { ...view, cards: this.#cards, activeIn: this.#activeIn };
   }
 
-  #late(): string[] {
-    if (this.#watching === undefined) return [];
-    const verdict = judgeSet(this.#watching, this.#view());
-    return verdict.met === false ? verdict.late : [];
-  }
-
   /** Looks at what the guests say now: ranks lost, and whether what is waited for has come true. */
   #look(): void {
-    if (this.#draining || this.#state.phase === "ended") return;
+    if (this.#events.busy || this.#state.phase === "ended") return;
     for (const cause of this.#meeting.takeLost()) this.dispatch({ type: "lost", cause });
-    if (this.#watching === undefined) return;
-    const verdict = judgeSet(this.#watching, this.#view());
-    if (verdict.met === false || (verdict.met === true && !this.#fresh)) return;
-    this.#watching = undefined;
-    this.dispatch(verdict.met === true ? { type: "ok" } : { type: "step-failed", cause: verdict.why });
-  }
-
-  #refresh(): void {
-    const { fleet, vms } = this.#options;
-    const refresh = new AbortController();
-    this.#refreshing = refresh;
-    Promise.all(vms.map(({ vm }) => fleet.link(vm).query(refresh.signal))).then(
-      () => {
-        if (this.#refreshing !== refresh) return;
-        this.#fresh = true;
-        this.#look();
-      },
-      // Given up with the phase, or a link is quarantined: the phase's deadline tells.
-      () => undefined,
-    );
+    const end = this.#awaited.settled((condition) => judgeSet(condition, this.#view()));
+    if (end !== undefined) this.dispatch(end);
   }
 
   #enterSpan(phase: SetPhase): void {
@@ -299,7 +229,7 @@ export class SetRunner {
   #end(effect: Extract<SetEffect, { do: "end" }>): void {
     const { journal, target } = this.#options;
     const { outcome, message, unfinished } = effect;
-    clearTimeout(this.#deadline);
+    this.#deadline.clear();
     journal.append({ kind: "end", cycle: target.cycle, outcome, message, unfinished });
     this.#finish({
       ...{ outcome, message, unfinished, kept: this.#state.kept, startedAt: this.#startedAt },
@@ -308,22 +238,5 @@ export class SetRunner {
         .filter((s) => s.phase !== "ended")
         .map((s) => ({ ...s, startMs: Math.round(s.startMs), ms: Math.round(s.ms) })),
     });
-  }
-}
-
-function effectName(effect: SetEffect): string {
-  switch (effect.do) {
-    case "order":
-      return `order ${effect.want} step ${effect.step}`;
-    case "op":
-      return effect.op;
-    case "watch":
-      return `watch ${effect.condition}`;
-    case "arm":
-      return `arm ${effect.deadline}`;
-    case "end":
-      return `end ${effect.outcome}`;
-    case "cancel":
-      return "cancel";
   }
 }

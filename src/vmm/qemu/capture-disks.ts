@@ -85,22 +85,25 @@ export async function prepareCopies(
 const node = (i: number): string => `${PREFIX}copy-${i}`;
 const rawSize = (disk: DiskCopy, size: number): number => (disk.format === "raw" ? size : 0);
 
-/** Begins the copies; the VM must stand still, so that they are all of one instant. */
+/** Begins the copies; the VM must stand still when QEMU comes to it, so that they are all of one instant. */
 export async function beginCopies(
   session: QemuSession,
   disks: readonly DiskCopy[],
   signal: AbortSignal,
 ): Promise<void> {
-  for (const [i, { drive, backing }] of disks.entries())
-    await session.execute(
-      "blockdev-backup",
-      {
-        ...{ "job-id": node(i), device: drive, target: node(i) },
-        sync: backing === undefined ? "full" : "top",
-        "auto-dismiss": false,
-      },
-      signal,
-    );
+  await Promise.all(
+    disks.map(({ drive, backing }, i) =>
+      session.execute(
+        "blockdev-backup",
+        {
+          ...{ "job-id": node(i), device: drive, target: node(i) },
+          sync: backing === undefined ? "full" : "top",
+          "auto-dismiss": false,
+        },
+        signal,
+      ),
+    ),
+  );
 }
 
 /** Resolves when every copy is complete and closed. */

@@ -88,8 +88,7 @@ export async function captureVm(session: QemuSession, options: CaptureOptions): 
     await finishCopies(session, disks, signal);
     await setCapabilities(session, "stop-and-save", signal);
   } catch (failure) {
-    if (gate !== undefined) await letGo(session, unwanted(gate));
-    await recover(session, failure);
+    await recover(session, options.gate, failure);
     throw failure;
   }
 }
@@ -132,7 +131,10 @@ async function unhold(session: QemuSession, file: string, signal: AbortSignal): 
   await session.execute("pmemsave", { val: 0, size: 1, filename: file }, signal);
 }
 
-/** One that is held goes on at once, and what it writes is thrown away; without this it does so after a while. */
+/**
+ * One that is held goes on at once, and what it writes is thrown away; without this it does so after a while. For one
+ * that has gone on already the file means nothing.
+ */
 async function letGo(session: QemuSession, file: string): Promise<void> {
   await unhold(session, file, AbortSignal.timeout(UNHOLD_MS)).catch(() => undefined);
 }
@@ -159,8 +161,8 @@ async function take(
   const { signal, method, sink, disks } = options;
   const stopped = performance.now();
   const runs = () => options.onTaken(performance.now() - stopped);
-  await session.execute("stop", {}, signal);
-  await beginCopies(session, disks, signal);
+  // QEMU takes commands in order: the copies are asked for without waiting, as the VM stands still meanwhile.
+  await Promise.all([session.execute("stop", {}, signal), beginCopies(session, disks, signal)]);
   if (gate !== undefined) {
     // Events and replies are in order: if it has not run again by now, it does so after the copies began.
     if (hasResumed(events))
@@ -211,9 +213,15 @@ function failed(session: QemuSession, { status, "error-desc": words }: QueryMigr
 }
 
 /** See VmDriver.abandonCapture. */
-export async function abandonCapture(session: QemuSession, signal: AbortSignal): Promise<void> {
-  if (await isBackground(session, signal)) await awaitEnd(session, signal);
-  else await cancel(session, signal);
+export async function abandonCapture(
+  session: QemuSession,
+  gate: string,
+  signal: AbortSignal,
+): Promise<void> {
+  if (await isBackground(session, signal)) {
+    await letGo(session, unwanted(gate));
+    await awaitEnd(session, signal);
+  } else await cancel(session, signal);
   await abandonCopies(session, signal);
   await setCapabilities(session, "stop-and-save", signal);
   await resumeVm(session, signal, { evenIfMoved: true });
@@ -233,9 +241,9 @@ async function awaitEnd(session: QemuSession, signal: AbortSignal): Promise<void
   }
 }
 
-async function recover(session: QemuSession, failure: unknown): Promise<void> {
+async function recover(session: QemuSession, gate: string, failure: unknown): Promise<void> {
   try {
-    await abandonCapture(session, AbortSignal.timeout(RECOVERY_MS));
+    await abandonCapture(session, gate, AbortSignal.timeout(RECOVERY_MS));
   } catch (error) {
     const words = (e: unknown) => (e instanceof Error ? e.message : String(e));
     throw new SymvirtError(

@@ -17,7 +17,7 @@ import { abandonCapture, captureFacts, captureVm, restoreVm } from "./capture.js
 import { detachCard } from "./detach.js";
 import { inspectVm } from "./inspect.js";
 import { endQemu, vmPaths } from "./launch.js";
-import { setLinks } from "./links.js";
+import { announce, nics, setLinks } from "./links.js";
 import { type ListenAddress, listenIncoming } from "./listen.js";
 import { cancelMigration, migrateVm } from "./migrate.js";
 import { pauseVm, resumeVm } from "./run-state.js";
@@ -85,8 +85,16 @@ export class QemuDriver implements VmDriver {
     return pauseVm(this.#session, signal);
   }
 
-  setLinks(up: boolean, signal: AbortSignal): Promise<void> {
-    return setLinks(this.#session, this.#options.cards, up, signal);
+  nics(signal: AbortSignal): Promise<string[]> {
+    return nics(this.#session, this.#options.cards, signal);
+  }
+
+  setLinks(names: readonly string[], up: boolean, signal: AbortSignal): Promise<void> {
+    return setLinks(this.#session, names, up, signal);
+  }
+
+  announce(signal: AbortSignal): Promise<void> {
+    return announce(this.#session, signal);
   }
 
   captureFacts(signal: AbortSignal): Promise<CaptureFacts> {
@@ -97,8 +105,8 @@ export class QemuDriver implements VmDriver {
     return captureVm(this.#session, options);
   }
 
-  abandonCapture(signal: AbortSignal): Promise<void> {
-    return abandonCapture(this.#session, signal);
+  abandonCapture(gate: string, signal: AbortSignal): Promise<void> {
+    return abandonCapture(this.#session, gate, signal);
   }
 
   restore(source: string, signal: AbortSignal): Promise<void> {

@@ -3,26 +3,11 @@ import { QmpCommandError } from "./qmp-errors.js";
 import { isCard, pluggedDevices } from "./qom-cards.js";
 import type { QemuSession } from "./session.js";
 
-/** As QEMU does by itself after a migration: five frames within 600 ms. */
+/** As QEMU does it after a migration: five frames within 600 ms. */
 const ANNOUNCE = { initial: 50, max: 550, rounds: 5, step: 100 };
 
-/**
- * Sets the link of every NIC that is not one of `cards`. Down, QEMU drops every frame in both directions, and
- * the guest sees its carrier go. Up, it announces itself, so that bridges learn where its MAC is now.
- */
-export async function setLinks(
-  session: QemuSession,
-  cards: ReadonlyMap<string, string>,
-  up: boolean,
-  signal: AbortSignal,
-): Promise<void> {
-  for (const name of await netdevs(session, cards, signal))
-    await session.execute("set_link", { name, up }, signal);
-  if (up) await session.execute("announce-self", ANNOUNCE, signal);
-}
-
-/** Names of the backends of those NICs. A backend's link is also its NIC's. */
-async function netdevs(
+/** See VmDriver.nics. A backend's link is also its NIC's. */
+export async function nics(
   session: QemuSession,
   cards: ReadonlyMap<string, string>,
   signal: AbortSignal,
@@ -40,4 +25,19 @@ async function netdevs(
     }
   }
   return [...found];
+}
+
+/** See VmDriver.setLinks: all are sent before the first is answered, as the guest has no network meanwhile. */
+export async function setLinks(
+  session: QemuSession,
+  names: readonly string[],
+  up: boolean,
+  signal: AbortSignal,
+): Promise<void> {
+  await Promise.all(names.map((name) => session.execute("set_link", { name, up }, signal)));
+}
+
+/** See VmDriver.announce. */
+export async function announce(session: QemuSession, signal: AbortSignal): Promise<void> {
+  await session.execute("announce-self", ANNOUNCE, signal);
 }
