@@ -206,8 +206,7 @@ function killedIn(w: FakeCluster, last: string, strategy: Strategy, checkpoint: 
   }
   for (const process of w.processes.values()) {
     process.cards.clear();
-    if (last === "cut")
-      Object.assign(process, { linksUp: false, status: "paused" });
+    if (last === "cut") Object.assign(process, { linksUp: false, status: "paused" });
   }
 }
 

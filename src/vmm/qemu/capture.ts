@@ -213,11 +213,7 @@ function failed(session: QemuSession, { status, "error-desc": words }: QueryMigr
 }
 
 /** See VmDriver.abandonCapture. */
-export async function abandonCapture(
-  session: QemuSession,
-  gate: string,
-  signal: AbortSignal,
-): Promise<void> {
+export async function abandonCapture(session: QemuSession, gate: string, signal: AbortSignal): Promise<void> {
   if (await isBackground(session, signal)) {
     await letGo(session, unwanted(gate));
     await awaitEnd(session, signal);
