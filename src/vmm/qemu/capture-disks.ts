@@ -12,6 +12,8 @@ import type { QemuSession } from "./session.js";
 /** Ids of our jobs and nodes begin so: a controller that takes over knows them by it. */
 const PREFIX = "symvirt-";
 const POLL_MS = 100;
+/** Bytes per second; 0 is no limit. QEMU copies one piece and then waits for hours. */
+const SLOWEST = 1;
 
 type Block = QmpReply<"query-block">[number];
 export type DiskCopy = WritableDisk & { copy: string };
@@ -64,28 +66,41 @@ export async function prepareCopies(
       { driver: "file", filename: disk.copy, size: isOverlay ? 0 : rawSize(disk, size) },
       signal,
     );
-    await session.execute(
-      "blockdev-add",
-      { driver: "file", "node-name": file, filename: disk.copy, locking: "off" },
-      signal,
-    );
+    const [format, protocol] = nodesOf(disk, i, { flushed: false });
+    await session.execute("blockdev-add", protocol, signal);
     if (disk.format === "qcow2") {
-      const { "backing-filename-format": format } = image;
+      const { "backing-filename-format": below } = image;
       const backing = isOverlay
-        ? { "backing-file": disk.backing, ...(format === undefined ? {} : { "backing-fmt": format }) }
+        ? { "backing-file": disk.backing, ...(below === undefined ? {} : { "backing-fmt": below }) }
         : {};
       await create(session, { driver: "qcow2", file, size, ...backing }, signal);
     }
-    // `backing: null`: what lies below is only read, and that through the VM's own image.
-    const open = disk.format === "qcow2" ? { driver: "qcow2", backing: null } : { driver: "raw" };
-    await session.execute("blockdev-add", { ...open, "node-name": node(i), file, discard: "unmap" }, signal);
+    await session.execute("blockdev-add", format, signal);
   }
+}
+
+/**
+ * The copy's image and the file it is in. Not flushed at first: QEMU flushes all that it has open when the VM stops, and
+ * once more when the snapshot's instant comes, both in the VM's pause.
+ */
+function nodesOf({ format, copy }: DiskCopy, i: number, { flushed }: { flushed: boolean }) {
+  const file = `${PREFIX}file-${i}`;
+  const cache = { "no-flush": !flushed };
+  // `backing: null`: what lies below is only read, and that through the VM's own image.
+  const open = format === "qcow2" ? { driver: "qcow2", backing: null } : { driver: "raw" };
+  return [
+    { ...open, "node-name": node(i), file, discard: "unmap", cache },
+    { driver: "file", "node-name": file, filename: copy, locking: "off", cache },
+  ] as const;
 }
 
 const node = (i: number): string => `${PREFIX}copy-${i}`;
 const rawSize = (disk: DiskCopy, size: number): number => (disk.format === "raw" ? size : 0);
 
-/** Begins the copies; the VM must stand still when QEMU comes to it, so that they are all of one instant. */
+/**
+ * Begins the copies; the VM must stand still when QEMU comes to it, so that they are all of one instant. What the guest
+ * does not overwrite is not copied before `hurryCopies`: QEMU waits for what is under way before it takes the instant.
+ */
 export async function beginCopies(
   session: QemuSession,
   disks: readonly DiskCopy[],
@@ -98,7 +113,7 @@ export async function beginCopies(
         {
           ...{ "job-id": node(i), device: drive, target: node(i) },
           sync: backing === undefined ? "full" : "top",
-          "auto-dismiss": false,
+          ...{ speed: SLOWEST, "auto-dismiss": false },
         },
         signal,
       ),
@@ -106,7 +121,23 @@ export async function beginCopies(
   );
 }
 
-/** Resolves when every copy is complete and closed. */
+/** From here on they are copied as fast as it goes. */
+export async function hurryCopies(
+  session: QemuSession,
+  disks: readonly DiskCopy[],
+  signal: AbortSignal,
+): Promise<void> {
+  for (const i of disks.keys())
+    try {
+      await session.execute("block-job-set-speed", { device: node(i), speed: 0 }, signal);
+    } catch (error) {
+      const jobs = await session.execute("query-jobs", {}, signal);
+      // There was but one piece to copy.
+      if (!jobs.some((j) => j.id === node(i) && j.status === "concluded")) throw error;
+    }
+}
+
+/** Resolves when every copy is complete, on its host's disk, and closed. */
 export async function finishCopies(
   session: QemuSession,
   disks: readonly DiskCopy[],
@@ -114,6 +145,9 @@ export async function finishCopies(
 ): Promise<void> {
   for (const [i, { drive, copy }] of disks.entries())
     await jobEnd(session, node(i), `copy of disk ${drive} to ${copy}`, signal);
+  // QEMU flushes what it closes, unless it was told not to.
+  for (const [i, disk] of disks.entries())
+    await session.execute("blockdev-reopen", { options: [...nodesOf(disk, i, { flushed: true })] }, signal);
   await removeNodes(session, signal);
 }
 

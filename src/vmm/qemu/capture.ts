@@ -13,7 +13,14 @@ import { SymvirtError } from "../../errors.js";
 import { abortError, pause } from "../deadline.js";
 import type { CaptureFacts, CaptureMethod, CaptureOptions } from "../driver.js";
 import { quote } from "./run-on-host.js";
-import { abandonCopies, beginCopies, finishCopies, prepareCopies, writableDisks } from "./capture-disks.js";
+import {
+  abandonCopies,
+  beginCopies,
+  finishCopies,
+  hurryCopies,
+  prepareCopies,
+  writableDisks,
+} from "./capture-disks.js";
 import { canBeHeld, heldCommand, unwanted, walkMs } from "./capture-gate.js";
 import { cancel, queryPersistently, toProgress } from "./migrate.js";
 import { QmpCommandError } from "./qmp-errors.js";
@@ -172,12 +179,14 @@ async function take(
       );
     await unhold(session, gate, signal);
   } else await session.execute("migrate", { uri: `exec:${readToTheEnd(sink)}` }, signal);
+  if (method === "stop-and-save") await hurryCopies(session, disks, signal);
   let taken = false;
   for (;;) {
     for (let event = events.poll(); event !== undefined; event = events.poll()) {
       if (event.name !== "RESUME" || taken) continue;
       taken = true;
       runs();
+      await hurryCopies(session, disks, signal);
     }
     const now = await session.execute("query-migrate", {}, signal);
     options.onProgress?.(toProgress(now));
@@ -189,8 +198,9 @@ async function take(
     if (signal.aborted) throw abortError(signal, `capture of ${session.name}`);
   }
   if (method === "background-snapshot" && (taken || hasResumed(events))) {
-    if (!taken) runs();
-    return;
+    if (taken) return;
+    runs();
+    return await hurryCopies(session, disks, signal);
   }
   await resumeVm(session, signal, { evenIfMoved: true });
   if (!taken) runs();

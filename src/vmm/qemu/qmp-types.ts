@@ -128,6 +128,13 @@ export const qmpCommands = {
     args: z.object({ driver: z.string(), "node-name": z.string() }).catchall(z.unknown()),
     reply: nothing,
   },
+  /** Gives an open image other options. As for `blockdev-add`, all of them are told. */
+  "blockdev-reopen": {
+    args: z.strictObject({
+      options: z.array(z.object({ driver: z.string(), "node-name": z.string() }).catchall(z.unknown())),
+    }),
+    reply: nothing,
+  },
   "blockdev-del": { args: z.strictObject({ "node-name": z.string() }), reply: nothing },
   /** Copies what the disk holds at the moment it begins; a later write of the guest waits until the old is copied. */
   "blockdev-backup": {
@@ -136,10 +143,14 @@ export const qmpCommands = {
       device: z.string(),
       target: z.string(),
       sync: z.enum(["top", "full"]),
+      /** Bytes per second. */
+      speed: count.optional(),
       "auto-dismiss": z.boolean(),
     }),
     reply: nothing,
   },
+  /** 0: as fast as it goes. */
+  "block-job-set-speed": { args: z.strictObject({ device: z.string(), speed: count }), reply: nothing },
   /** QEMU's own snapshot of memory and disks into a qcow2 image; the VM stands still meanwhile. Only measured. */
   "snapshot-save": {
     args: z.strictObject({
