@@ -113,6 +113,33 @@ describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
     expectAsBefore(w);
   });
 
+  it("whose VM dies while it is saved is no checkpoint; the other VM is as before, and a person is told", async () => {
+    const w = world({ strategy, deadlines: { ...calm, resume: 1000 } });
+    const earlier = await (await controllerOf(w, 30_000)).checkpoint({ strategy });
+    w.fault = (op, where) => {
+      if (op !== "capture" || where !== "vm2@h2") return;
+      w.die("vm2", "h2");
+      throw new SymvirtError("unreachable", "QMP of vm2 on h2: connection lost");
+    };
+    const report = await (await controllerOf(w, 30_000)).checkpoint({ strategy });
+    expect(report).toMatchObject({ outcome: "needs-operator", complete: false });
+    expect(report.message).toContain("connection lost");
+    expect(report.message).toContain("vm2 no longer runs on h2");
+    expect(report.message).toContain("end the VMs that are left and run `symvirt restart`");
+    const vm1 = w.processes.get("vm1@h1");
+    expect([vm1?.status, vm1?.linksUp]).toEqual(["running", true]);
+    expect(
+      storeOf(w)
+        .list()
+        .map((e) => [e.id, e.state]),
+    ).toEqual([[earlier.checkpoint, "complete"]]);
+    w.fault = () => undefined;
+    w.die("vm1", "h1");
+    const back = await (await controllerOf(w, 30_000)).restart({ id: earlier.checkpoint });
+    expect(back).toMatchObject({ outcome: "done" });
+    expectAsBefore(w);
+  });
+
   it("is given up when it is aborted while memory is captured", async () => {
     const w = world({ strategy, deadlines: calm });
     const abort = new AbortController();

@@ -242,6 +242,15 @@ export class CheckpointOps implements SetOps {
     });
   }
 
+  /** A connection that is lost says little: a VM whose process has ended does not come back by itself. */
+  async #failIfDead({ vm, host }: SetVm, signal: AbortSignal): Promise<void> {
+    const there = await this.#context.fleet.vmm.presence(host, [vm], signal).catch(() => undefined);
+    if (there?.get(vm) === false)
+      throw new SymvirtError("needsOperator", `${vm} no longer runs on ${host}`, {
+        hint: "see the VMM's log for why",
+      });
+  }
+
   /** The same for a controller that takes over. */
   #gateOf(vm: SetVm): string {
     const { fleet, target } = this.#context;
@@ -258,8 +267,13 @@ export class CheckpointOps implements SetOps {
     this.#capturing?.abort(new SymvirtError("interrupted", "the checkpoint is given up"));
     await this.#captures.catch(() => undefined);
     await this.#all.each(async (vm) => {
-      await this.#all.driver(vm).abandonCapture(this.#gateOf(vm), signal);
-      await this.#all.join(vm, signal);
+      try {
+        await this.#all.driver(vm).abandonCapture(this.#gateOf(vm), signal);
+        await this.#all.join(vm, signal);
+      } catch (error) {
+        await this.#failIfDead(vm, signal);
+        throw error;
+      }
     });
   }
 }

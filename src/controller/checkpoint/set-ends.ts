@@ -46,17 +46,18 @@ export function operator(state: SetState, trouble: string): SetStep {
   const why = cause === undefined || cause === trouble ? trouble : `${cause}, and then ${trouble}`;
   const done = kept ? `checkpoint ${shape.checkpoint} is complete, but ` : "";
   const held = shape.hasJobs && shape.strategy === "park" ? ", and ranks may be held" : "";
+  const list = shape.vms.join(", ");
   const what =
     shape.verb === "restart"
-      ? `a QEMU of ${shape.vms.join(", ")} may be left`
-      : `cards of ${shape.vms.join(", ")} may be away${held}`;
+      ? `a QEMU of ${list} may be left: put that right, then run \`symvirt abort\` to finish`
+      : `cards of ${list} may be away${held}: put that right and run \`symvirt abort\` to finish, or end the VMs that are left and run \`symvirt restart\` with a checkpoint`;
   return {
     state: { ...state, phase: "ended", todo: [] },
     effects: [
       {
         do: "end",
         outcome: "needs-operator",
-        message: `${done}${why}; ${what}: put that right, then run \`symvirt abort\` to finish`,
+        message: `${done}${why}; ${what}`,
         unfinished: true,
       },
     ],

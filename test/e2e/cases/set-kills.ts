@@ -5,7 +5,7 @@ import { type CliResult, words } from "../../../src/testbed/command.js";
 import { Job } from "../../../src/testbed/job.js";
 import { expectOn, type Strategy } from "../../../src/testbed/outcomes.js";
 import type { E2eLab } from "../support/lab-fixture.js";
-import { timed } from "../support/progress.js";
+import { say, timed } from "../support/progress.js";
 
 function well(result: CliResult): CliResult {
   expect(result.code, words(result)).toBe(0);
@@ -42,6 +42,7 @@ export function setKills(lab: () => E2eLab): void {
       const kills: [string, Strategy, "kept" | "given up"][] = [
         ["drain", "live", "given up"],
         ["detach", "park", "given up"],
+        ["hold", "park", "given up"],
         ["cut", "live", "given up"],
         ["save", "park", "given up"],
         ["link-up", "live", "kept"],
@@ -68,6 +69,36 @@ export function setKills(lab: () => E2eLab): void {
       await job.expectGoesOn(await job.expectOpenib());
       await job.expectRightEnd();
       well(await lab().cli(["checkpoints", "verify", id]));
+      well(await lab().cli(["checkpoints", "rm", id]));
+    });
+  });
+
+  describe("a VM is killed", () => {
+    it("while it is saved: the way back is told, and is one", async () => {
+      const job = await Job.start(lab(), "ring", { detached: true });
+      await job.expectOpenib();
+      const taken = well(await lab().cli(["checkpoint", "--name", "before", "--json"]));
+      const { checkpoint: id, vms } = JSON.parse(taken.stdout) as SetReport;
+
+      const run = lab().start(["checkpoint", "--json"]);
+      await lab().inPhase(run, "save");
+      const host = await lab().hostOf("vm2");
+      process.kill(lab().qemuPid("vm2", host), "SIGKILL");
+      const failed = await run.ended;
+      say(words(failed));
+      expect(failed.code, words(failed)).toBe(6);
+      const { message, complete } = JSON.parse(failed.stdout) as SetReport;
+      expect(complete).toBe(false);
+      expect(message).toContain(`vm2 no longer runs on ${host}`);
+      expect(message).toContain("symvirt restart");
+      expect(await lab().qemuHosts("vm1")).toHaveLength(1);
+      expect(await completeOnes(lab())).toEqual([id]);
+
+      await lab().killVms();
+      well(await lab().cli(["restart", id]));
+      for (const { vm, host: before } of vms) await expectOn(lab(), vm, before);
+      await job.expectGoesOn(await job.expectOpenib());
+      await job.expectRightEnd();
       well(await lab().cli(["checkpoints", "rm", id]));
     });
   });
