@@ -15,7 +15,7 @@ function well(result: CliResult): CliResult {
 /** Kills the command once it is in the phase, and has others refused until `abort` has been called. */
 async function killIn(lab: E2eLab, args: readonly string[], phase: string): Promise<void> {
   const run = lab.start([...args, "--json"]);
-  await lab.inPhase(run, phase);
+  await lab.hasEntered(run, phase);
   run.kill("SIGKILL");
   await run.ended;
   const again = await lab.cli(["checkpoint"]);
@@ -81,7 +81,7 @@ export function setKills(lab: () => E2eLab): void {
       const { checkpoint: id, vms } = JSON.parse(taken.stdout) as SetReport;
 
       const run = lab().start(["checkpoint", "--json"]);
-      await lab().inPhase(run, "save");
+      await lab().hasEntered(run, "save");
       const host = await lab().hostOf("vm2");
       process.kill(lab().qemuPid("vm2", host), "SIGKILL");
       const failed = await run.ended;

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, expect } from "vitest";
 import { parse, stringify } from "yaml";
 import type { StatusReport } from "../../../src/index.js";
+import { Journal } from "../../../src/controller/state/journal.js";
 import { labDown, labPaths } from "../../../src/lab/index.js";
 import { run, runForResult } from "../../../src/lab/process.js";
 import { type CliRun, endRuns, words } from "../../../src/testbed/command.js";
@@ -83,6 +84,22 @@ export class E2eLab extends Testbed {
         return now === phase && cycle !== undefined && alsoIf(cycle) ? status : undefined;
       },
       { pollMs: 30, why: () => `phases seen:${seen}` },
+    );
+  }
+
+  /** Resolves when the running cycle has entered the phase. By the journal: `status`, which asks every VM, may miss a short one. */
+  async hasEntered(run: CliRun, phase: string): Promise<void> {
+    const journal = new Journal(this.lab.cluster.state);
+    await until(
+      `phase ${phase} of symvirt ${run.args.join(" ")} in the journal`,
+      180_000,
+      async () => {
+        const result = run.result();
+        if (result !== undefined)
+          throw new Error(`it ended before it was seen in ${phase}: ${words(result)}`);
+        return journal.interrupted()?.phases.includes(phase) === true ? true : undefined;
+      },
+      { pollMs: 10 },
     );
   }
 
