@@ -38,7 +38,7 @@ const allowed = {
   ],
   bench: ["lab", "demo", "controller", "protocol", "vmm", "checkpoint", "testbed", "index.ts"],
   policy: [],
-  serve: ["policy", "controller", "protocol"],
+  serve: ["policy", "checkpoint", "controller", "protocol"],
   cli: [
     "agent",
     "mpirun",

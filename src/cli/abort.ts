@@ -39,7 +39,7 @@ export function abortCommand(): Command {
         if (flags.json === true) printJson(report ?? { schemaVersion: 1, outcome, message });
         say(message);
         // A cycle finished forward by its own controller was not aborted; one that we finished is what was asked.
-        const tooLate = outcome === "done" && report?.verb === "migrate";
+        const tooLate = outcome === "done" && report !== null && report.verb !== "abort";
         process.exitCode =
           outcome === "needs-operator" ? ExitCode.needsOperator : tooLate ? ExitCode.refused : ExitCode.done;
         if (tooLate) say("the cycle was done before it could be aborted");

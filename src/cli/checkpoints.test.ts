@@ -28,7 +28,7 @@ function cluster(name: string, checkpoints = `{ path: ${folder}/store }`): void 
 name: ${name}
 state: ${folder}/state
 hosts: { h1: { address: 10.0.0.1, runtime: ${folder}/h1 } }
-vms: { vm1: { host: h1, command: [sh] } }
+vms: { vm1: { host: h1, command: [sh, -pidfile, "{runtime}/{vm}.pid"] } }
 ${checkpoints === "" ? "" : `checkpoints: ${checkpoints}`}
 `,
   );

@@ -15,7 +15,7 @@ hosts:
 vms:
   vm1:
     host: h1
-    command: [qemu-system-x86_64]
+    command: [qemu-system-x86_64, -pidfile, "{runtime}/{vm}.pid"]
     cards:
       hca0: { bus: rp0, card: card0 }
 limits: { maxDowntime: 500ms, bandwidth: 64M }
@@ -34,6 +34,13 @@ function complaint(text: string): string {
 }
 
 describe("cluster file", () => {
+  it("wants the pid file in a VM's command, as a dead VM is known by it", () => {
+    const wrong = good.replace("{runtime}/{vm}.pid", "/elsewhere.pid");
+    expect(() => parseCluster(wrong, "c.yaml")).toThrow(
+      /c\.yaml:\d+:\d+: vms\.vm1\.command: must name the pid file: -pidfile \{runtime\}\/\{vm\}\.pid/,
+    );
+  });
+
   it("reads values with their units and fills in defaults", () => {
     const cluster = parseCluster(good, "c.yaml");
     expect(cluster.limits).toEqual({ maxDowntime: 500, bandwidth: 64 * 2 ** 20 });
@@ -119,7 +126,7 @@ describe("cluster file", () => {
   it("tells two VMs on one card", () => {
     const text = good.replace(
       "limits:",
-      "  vm2:\n    host: h1\n    command: [q]\n    cards:\n      hca0: { bus: rp0, card: card0 }\nlimits:",
+      "  vm2:\n    host: h1\n    command: [q, -pidfile, '{runtime}/{vm}.pid']\n    cards:\n      hca0: { bus: rp0, card: card0 }\nlimits:",
     );
     expect(complaint(text)).toContain("vms.vm2.cards.hca0.card: card h1/card0 is already that of vm1.hca0");
   });

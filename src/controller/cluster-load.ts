@@ -143,6 +143,12 @@ function crossCheck(cluster: Cluster): Complaint[] {
       if (other !== undefined) wrong.push({ path, text: `card ${key} is already that of ${other}` });
       usedCards.set(key, `${name}.${tag}`);
     }
+    // By this word of its command line a VM's process is found, and a dead one known to be dead.
+    if (!v.command.some((word) => namesFile(word, v.pidfile, name)))
+      wrong.push({
+        path: ["vms", name, "command"],
+        text: `must name the pid file: -pidfile ${v.pidfile} as words of its own`,
+      });
     const channel = `${v.host}:${v.channel.replaceAll("{vm}", name)}`;
     if (sockets.has(channel))
       wrong.push({
@@ -152,6 +158,10 @@ function crossCheck(cluster: Cluster): Complaint[] {
     sockets.set(channel, name);
   }
   return wrong;
+}
+
+function namesFile(word: string, file: string, vm: string): boolean {
+  return word === file || word.replaceAll("{vm}", vm) === file.replaceAll("{vm}", vm);
 }
 
 /** Offset of the node at a path (the nearest that exists), or of a key. */

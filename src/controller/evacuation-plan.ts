@@ -6,6 +6,7 @@ import { fit, type Leaver, type Room, whyNot } from "./evacuation-fit.js";
 import { type Finding, Findings } from "./findings.js";
 import type { Fleet } from "./fleet.js";
 import type { MigrationLimits } from "./limits.js";
+import { interruptedWords } from "./interrupted.js";
 import { greetAgents, knownHost, planMigration } from "./plan.js";
 import { jobsOn } from "./plan-strategy.js";
 import type { Journal } from "./state/journal.js";
@@ -46,8 +47,7 @@ export async function planEvacuation(question: EvacuationQuestion): Promise<Evac
   const plan = { host, moves: [], findings: findings.list };
   const interrupted = journal.interrupted();
   if (interrupted !== undefined) {
-    const { cycle, vm, to } = interrupted.target;
-    findings.refuse(`cycle ${cycle} (migrate ${vm} to ${to}) was interrupted`, "run `symvirt abort`");
+    findings.refuse(interruptedWords(interrupted), "run `symvirt abort`");
     return plan;
   }
   const located = await locateThere(fleet, host, signal, findings);

@@ -24,32 +24,52 @@ export type FenceOutcome =
 const COMMAND_MS = 120_000;
 
 /**
- * Resolves when none of the VMs runs anywhere, or, with nothing killed, because all of them live. Under the session's
- * lock. Throws "needsOperator" when there is no proof.
+ * Resolves when none of the VMs runs anywhere, or, with nothing killed, because all of them live. Nothing is killed
+ * before every host that counts answers or is switched off. Under the session's lock. Throws "needsOperator" when there
+ * is no proof.
  */
 export async function fenceVms(session: Session, request: FenceRequest): Promise<FenceOutcome> {
   const { cluster, fleet } = session;
   const { vms, signal } = request;
   const must = hostsThatCount(session, vms);
-  const limit = anySignal([signal, AbortSignal.timeout(cluster.deadlines.prepare)]);
-  if (await allLive(session, vms, limit)) return { allLive: true };
+  // One that hangs takes its own time, and none of the others'.
+  const soon = () => anySignal([signal, AbortSignal.timeout(cluster.deadlines.prepare)]);
+  if (await allLive(session, vms, anySignal([signal, AbortSignal.timeout(cluster.deadlines.hello)])))
+    return { allLive: true };
   const unanswered = new Map<string, string>();
-  const silent: string[] = [];
-  await Promise.all(
-    Object.keys(cluster.hosts).map(async (host) => {
-      try {
-        await fleet.vmm.kill(host, vms, limit);
-      } catch (error) {
-        signal.throwIfAborted();
-        // A process that does not end although its host answers: switching the host off is for a person to decide.
-        if (error instanceof SymvirtError && error.exit === "needsOperator") throw error;
-        if (must.has(host)) unanswered.set(host, error instanceof Error ? error.message : String(error));
-        else silent.push(host);
-      }
-    }),
-  );
-  for (const [host, why] of unanswered) await switchOff(host, why, request);
-  return { allLive: false, switchedOff: [...unanswered.keys()], silent };
+  const silent = new Set<string>();
+  const answering: string[] = [];
+  const onEach = async (hosts: readonly string[], work: (host: string) => Promise<unknown>) => {
+    await Promise.all(
+      hosts.map(async (host) => {
+        try {
+          await work(host);
+        } catch (error) {
+          signal.throwIfAborted();
+          // A process that does not end although its host answers: switching the host off is for a person to decide.
+          if (error instanceof SymvirtError && error.exit === "needsOperator") throw error;
+          if (must.has(host)) unanswered.set(host, error instanceof Error ? error.message : String(error));
+          else silent.add(host);
+        }
+      }),
+    );
+  };
+  const switchedOff: string[] = [];
+  const switchOffSilent = async () => {
+    for (const [host, why] of unanswered) {
+      await switchOff(host, why, request);
+      switchedOff.push(host);
+    }
+    unanswered.clear();
+  };
+  await onEach(Object.keys(cluster.hosts), async (host) => {
+    await fleet.vmm.presence(host, vms, soon());
+    answering.push(host);
+  });
+  await switchOffSilent();
+  await onEach(answering, (host) => fleet.vmm.kill(host, vms, soon()));
+  await switchOffSilent();
+  return { allLive: false, switchedOff, silent: [...silent] };
 }
 
 /** Where one of the VMs can be: a VM is elsewhere only after its placement has been written. */
@@ -57,6 +77,8 @@ function hostsThatCount({ fleet, journal }: Session, vms: readonly string[]): Se
   const hosts = new Set(vms.map((vm) => fleet.placement.of(vm).host));
   const interrupted = journal.interrupted();
   if (interrupted === undefined) return hosts;
+  // Of a restart the placement is written at its end.
+  for (const { host } of interrupted.target.set?.vms ?? []) hosts.add(host);
   return hosts.add(interrupted.target.from).add(interrupted.target.to);
 }
 

@@ -4,7 +4,7 @@ import type { VmDriver } from "../vmm/driver.js";
 import { openQemuDriver } from "../vmm/qemu/driver.js";
 import { freeMemory } from "../vmm/qemu/free-memory.js";
 import { endQemu, launchArguments, launchQemu, vmPaths } from "../vmm/qemu/launch.js";
-import { killVms, presentVms } from "../vmm/qemu/presence.js";
+import { killVms, pidsOf, presentVms } from "../vmm/qemu/presence.js";
 import { type HostResult, quote, runOnHost } from "../vmm/qemu/run-on-host.js";
 import type { Cluster } from "./cluster-file.js";
 
@@ -39,37 +39,12 @@ export function qemuVmm(cluster: Cluster): Vmm {
     end: (vm, host, signal) => endQemu(cluster, vm, host, { signal }),
     checkHost: (vm, host, machine, signal) => checkQemuHost({ cluster, vm, host, machine, signal }),
     command: (vm, host) => launchArguments({ cluster, vm, host, incoming: false }),
-    findProcesses: (vm, host, signal) => qemuProcesses(cluster, vm, host, signal),
+    findProcesses: (vm, host, signal) => pidsOf(cluster, host, vm, signal),
     run: (host, script, signal) => runOnHost(cluster.hosts[host]?.run ?? [], script, signal),
     presence: (host, vms, signal) => presentVms(cluster, host, vms, signal),
     kill: (host, vms, signal) => killVms(cluster, host, vms, signal),
     freeMemory: (host, signal) => freeMemory(host, cluster.hosts[host]?.run ?? [], signal),
   };
-}
-
-/** By the pid file's path among a process' arguments: the file itself may be gone while the process is not. */
-async function qemuProcesses(
-  cluster: Cluster,
-  vm: string,
-  host: string,
-  signal: AbortSignal,
-): Promise<number[]> {
-  const { pidfile } = vmPaths(cluster, vm, host);
-  const script = `
-for p in /proc/[0-9]*; do
-  tr '\\0' '\\n' 2>/dev/null <"$p/cmdline" | grep -qxF -- ${quote(pidfile)} && echo "\${p#/proc/}"
-done
-echo ok
-`;
-  const { stdout, stderr, code } = await runOnHost(cluster.hosts[host]?.run ?? [], script, signal);
-  const lines = stdout.trim().split("\n");
-  if (lines.pop() !== "ok") {
-    const words = stderr.trim().split("\n").pop() ?? "";
-    throw new SymvirtError("unreachable", `host ${host} does not run a command (status ${code}): ${words}`, {
-      hint: `check hosts.${host}.run in the cluster file`,
-    });
-  }
-  return lines.filter((line) => line !== "").map(Number);
 }
 
 interface HostCheck {

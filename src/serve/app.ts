@@ -80,10 +80,11 @@ export function buildApp(services: Services, { remote, checkHost }: Exposure): F
         `this server is not "${request.headers.host ?? ""}"`,
         "name it localhost or 127.0.0.1",
       );
-    const path = pathOf(request);
-    const isAct = acts.includes(path);
-    if (path === "/healthz" || !(isAct || remote)) return;
-    authorize(access, request, reply, isAct && path === "/v1/alerts" ? "alerts" : "all");
+    // By the route the router has found: it decodes a path before it compares. What only tells is asked for by GET.
+    const route = request.routeOptions.url;
+    const isAct = request.method !== "GET" || acts.includes(pathOf(request));
+    if (!isAct && (route === "/healthz" || !remote)) return;
+    authorize(access, request, reply, isAct && route === "/v1/alerts" ? "alerts" : "all");
   });
   app.addHook("onResponse", async (request, reply) => {
     const route = request.routeOptions.url ?? "other";

@@ -1,5 +1,7 @@
 /** Checkpoint and restart for the server, over the script API. */
 import type { Controller } from "../controller/script.js";
+import { CheckpointStore } from "../checkpoint/store.js";
+import { SymvirtError } from "../errors.js";
 import { Journal } from "../controller/state/journal.js";
 import type { CheckpointVerbs } from "./verbs.js";
 
@@ -11,7 +13,13 @@ export function checkpointVerbs(controller: Controller): CheckpointVerbs | undef
     checkpoint: (order, run) => controller.checkpoint({ ...order, ...run }),
     restart: ({ checkpoint, ...order }, run) => controller.restart({ id: checkpoint, ...order, ...run }),
     endCutOff: async (run) => {
-      if (new Journal(cluster.state).interrupted()?.verb === "restart") await controller.abort(run);
+      if (new Journal(cluster.state).interrupted()?.verb !== "restart") return;
+      const { outcome, message } = await controller.abort(run);
+      if (outcome === "needs-operator") throw new SymvirtError("needsOperator", message);
+    },
+    verify: async (id, signal) => {
+      const { ok, parts } = await new CheckpointStore(cluster).verify(id, { signal });
+      return ok ? undefined : parts.flatMap((p) => (p.ok ? [] : [p.trouble])).join("; ");
     },
     complete: async () => controller.checkpoints(),
   };

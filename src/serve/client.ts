@@ -92,7 +92,10 @@ async function follow(
       });
       if (last?.state === "ended") return last;
     } catch (error) {
-      if (!(error instanceof SymvirtError) || error.exit !== "unreachable") throw error;
+      if (!(error instanceof SymvirtError)) throw error;
+      // A server that was started again knows nothing of it.
+      if (error.exit === "usage") throw gone(target, begun, error);
+      if (error.exit !== "unreachable") throw error;
       if (performance.now() - heard > GONE_MS) throw gone(target, begun, error);
     }
     await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));

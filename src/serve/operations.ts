@@ -159,7 +159,7 @@ export function exitOfReport(verb: OperationVerb, report: object): number {
   if (outcome === "needs-operator") return ExitCode.needsOperator;
   if (verb === "abort") {
     // Done by its own controller before it could be stopped.
-    return outcome === "done" && cycle?.verb === "migrate" ? ExitCode.refused : ExitCode.done;
+    return outcome === "done" && cycle != null && cycle.verb !== "abort" ? ExitCode.refused : ExitCode.done;
   }
   return outcome === "done" ? ExitCode.done : ExitCode.rolledBack;
 }

@@ -1,7 +1,7 @@
 /** Runs the reactive policy: the clock, the looks and the operations that its state machine asks for. */
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { z } from "zod";
-import { SymvirtError } from "../errors.js";
+import { ExitCode, SymvirtError } from "../errors.js";
 import {
   initialReactive,
   type ReactiveEffect,
@@ -118,7 +118,10 @@ export class ReactiveRunner {
     }[effect.do];
     work().catch((error: unknown) => {
       if (error instanceof OperationBusy) this.dispatch({ type: "declined", now: Date.now() });
-      else this.#options.log(`the reactive policy failed: ${errorOf(error).message}`);
+      else {
+        this.#options.log(`the reactive policy failed, and tries again: ${errorOf(error).message}`);
+        this.dispatch({ type: "declined", now: Date.now() });
+      }
     });
   }
 
@@ -133,9 +136,18 @@ export class ReactiveRunner {
     const { checkpoints, log } = this.#options;
     let checkpoint: string | undefined;
     try {
-      checkpoint = (await checkpoints.complete(this.#stop.signal)).at(-1)?.id;
+      const ids = (await checkpoints.complete(this.#stop.signal)).map((c) => c.id).reverse();
+      // Before anything is killed for it.
+      for (const id of ids) {
+        const trouble = await checkpoints.verify(id, this.#stop.signal);
+        if (trouble === undefined) {
+          checkpoint = id;
+          break;
+        }
+        log(`checkpoint ${id} is damaged: ${trouble}`);
+      }
     } catch (error) {
-      log(`cannot list the checkpoints: ${errorOf(error).message}`);
+      log(`cannot choose a checkpoint: ${errorOf(error).message}`);
       this.dispatch({ type: "declined", now: Date.now() });
       return;
     }
@@ -170,6 +182,9 @@ export class ReactiveRunner {
     const message = error?.message ?? (report as { message?: string } | null)?.message ?? "no reason given";
     const cause = error?.hint === undefined ? message : `${message} (${error.hint})`;
     if (exitCode === 0) this.dispatch({ type: "restarted", now });
+    // Another controller has the lock.
+    else if (this.#state.phase.name === "fencing" && exitCode === ExitCode.refused)
+      this.dispatch({ type: "declined", now });
     else if (this.#state.phase.name === "fencing") this.dispatch({ type: "fence-failed", now, cause });
     else this.dispatch({ type: "restart-failed", now, cause, needsOperator: exitCode === 6 });
   }
@@ -179,9 +194,14 @@ export class ReactiveRunner {
     const text = JSON.stringify({ schemaVersion: 1, attempts, seen: [...seen].sort() });
     if (text === this.#written) return;
     const temporary = `${this.#options.file}.${process.pid}.tmp`;
-    writeFileSync(temporary, `${text}\n`, { mode: 0o600, flush: true });
-    renameSync(temporary, this.#options.file);
-    this.#written = text;
+    try {
+      writeFileSync(temporary, `${text}\n`, { mode: 0o600, flush: true });
+      renameSync(temporary, this.#options.file);
+      this.#written = text;
+    } catch (error) {
+      // Tried again at the next event; only a server that is started again meanwhile knows less.
+      this.#options.log(`cannot write ${this.#options.file}: ${errorOf(error).message}`);
+    }
   }
 }
 

@@ -33,6 +33,8 @@ export interface CheckpointVerbs {
   restart(order: RestartOrder, run: Run): Promise<SetReport>;
   /** Undoes a restart whose controller was killed, if there is one. */
   endCutOff(run: Run): Promise<void>;
+  /** Reads every part; what is wrong, undefined if nothing is. */
+  verify(id: string, signal: AbortSignal): Promise<string | undefined>;
   /** Oldest first. */
   complete(signal: AbortSignal): Promise<CompleteCheckpoint[]>;
 }

@@ -31,7 +31,7 @@ hosts:
   h1: { address: 10.0.0.1, runtime: ${folder}/h1, cards: { card0: { driver: e1000e } } }
   h2: { address: 10.0.0.2, runtime: ${folder}/h2, cards: { card0: { driver: e1000e } } }
 vms:
-  vm1: { host: h1, command: [sh], cards: { hca0: { bus: rp0, card: card0 } } }
+  vm1: { host: h1, command: [sh, -pidfile, "{runtime}/{vm}.pid"], cards: { hca0: { bus: rp0, card: card0 } } }
 deadlines: { hello: 500, prepare: 2s }
 ${extra}`;
 }

@@ -95,7 +95,18 @@ describe("serve", () => {
   it("lets nobody act without the token, whatever the path is", async () => {
     const w = world();
     const { unix, http } = await serverOf(w);
-    for (const path of ["migrate", "evacuate", "checkpoint", "restart", "abort", "alerts"]) {
+    const plain = ["migrate", "evacuate", "checkpoint", "restart", "abort", "alerts"];
+    // As the router would read them.
+    const disguised = [
+      "%6digrate",
+      "migr%61te?x",
+      "abor%74",
+      "%72estart",
+      "alert%73",
+      "../v1/abort",
+      "abort;x",
+    ];
+    for (const path of [...plain, ...disguised]) {
       for (const token of [null, "wrong-token-0123456789abcdef", ""]) {
         const answer = await ask(unix, `/v1/${path}`, { body: "not even JSON", token });
         expect(answer).toMatchObject({ status: 401, json: { ok: false, error: { exit: "refused" } } });

@@ -4,6 +4,7 @@ import { CheckpointStore } from "../../checkpoint/store.js";
 import { SymvirtError } from "../../errors.js";
 import { anySignal } from "../../signals.js";
 import type { CaptureMethod } from "../../vmm/driver.js";
+import { sentence } from "../errors-in-words.js";
 import { ControlDesk } from "../operation.js";
 import type { SetReport } from "../report.js";
 import type { Session } from "../session.js";
@@ -65,7 +66,7 @@ export async function takeCheckpoint(session: Session, request: CheckpointReques
         withoutNetworkMs: withoutNetworkMs === 0 ? null : withoutNetworkMs,
         bytes: end.kept ? bytesOf(store.read(pending.id)) : null,
       };
-      if (end.kept && store.keep !== undefined) store.prune(store.keep);
+      if (end.kept && store.keep !== undefined) report.message += pruned(store, store.keep);
       outcome = { report, unfinished: end.unfinished };
       return report;
     } finally {
@@ -76,5 +77,15 @@ export async function takeCheckpoint(session: Session, request: CheckpointReques
     throw error;
   } finally {
     await desk.close(outcome);
+  }
+}
+
+/** Older ones that cannot be removed cost the new one nothing: told at the end of its message. */
+function pruned(store: CheckpointStore, keep: number): string {
+  try {
+    store.prune(keep);
+    return "";
+  } catch (error) {
+    return `; but older ones could not be removed: ${sentence(error)}`;
   }
 }

@@ -57,14 +57,15 @@ export async function planRestart(session: Session, question: RestartQuestion): 
   }
   if (interrupted !== undefined)
     findings.note(`${interruptedWords(interrupted)}; with all its VMs dead this restart ends it`);
-  const limit = anySignal([signal, AbortSignal.timeout(cluster.deadlines.prepare)]);
+  // Anew for each: a host that hangs must not take the time of the others.
+  const limit = () => anySignal([signal, AbortSignal.timeout(cluster.deadlines.prepare)]);
   for (const vm of manifest.vms) checkCommand(fleet, vm, findings);
   const names = manifest.vms.map((v) => v.vm).filter((vm) => cluster.vms[vm] !== undefined);
-  const healthy = await fence(fleet, names, gone, findings, limit);
+  const healthy = await fence(fleet, names, gone, findings, limit());
   signal.throwIfAborted();
   plan.vms = chooseHosts(fleet, question, healthy, findings);
-  await Promise.all(plan.vms.map((vm) => checkHost(fleet, manifest, vm, findings, limit)));
-  await checkRoom(fleet, manifest, plan.vms, findings, limit);
+  await Promise.all(plan.vms.map((vm) => checkHost(fleet, manifest, vm, findings, limit())));
+  await checkRoom(fleet, manifest, plan.vms, findings, limit());
   signal.throwIfAborted();
   plan.steps = stepsOf(manifest, plan.vms);
   const [first] = plan.vms;
@@ -183,6 +184,11 @@ function chooseHosts(
   return chosen.sort((a, b) => a.vm.localeCompare(b.vm));
 }
 
+/** The deadline has passed, or somebody stopped: then the plan is thrown away. */
+function late(host: string, findings: Findings): void {
+  findings.unreachable(`host ${host} does not answer in time`);
+}
+
 async function checkHost(
   fleet: Fleet,
   manifest: Manifest,
@@ -194,6 +200,7 @@ async function checkHost(
   try {
     await fleet.vmm.checkHost(vm, host, captured?.machine ?? "", signal);
   } catch (error) {
+    if (signal.aborted) return late(host, findings);
     if (!(error instanceof SymvirtError)) throw error;
     // A process of it has been told by the fencing.
     if (!error.message.includes("already runs")) findings.take(error);
@@ -223,7 +230,11 @@ free=$(sed -n 's/^MemAvailable: *\\([0-9]*\\).*/\\1/p' /proc/meminfo)
 [ "\${free:-0}" -ge ${kibibytes} ] || echo "memory $free"
 echo ok
 `;
-      const { stdout, code } = await fleet.vmm.run(host, script, signal);
+      const answer = await fleet.vmm.run(host, script, signal).catch((error: unknown) => {
+        if (!signal.aborted) throw error;
+      });
+      if (answer === undefined) return late(host, findings);
+      const { stdout, code } = answer;
       const lines = stdout.trim().split("\n");
       if (lines.pop() !== "ok") findings.unreachable(`host ${host} does not run a command (status ${code})`);
       for (const line of lines) {

@@ -28,7 +28,7 @@ export async function recoverSet(
     session.lock.describe(`cycle ${target.cycle} (abort)`);
     const { ops, now, first } =
       verb === "restart"
-        ? ofRestart(session, target)
+        ? await ofRestart(session, interrupted)
         : await ofCheckpoint(session, interrupted, request.signal);
     const steps = [...pictureRanks(session.fleet, now).values()]
       .filter(({ report }) => report.cycle === now.cycle)
@@ -52,10 +52,13 @@ interface Recovery {
   first: SetEvent;
 }
 
-function ofRestart({ fleet }: Session, target: CycleTarget): Recovery {
-  const ops = new RestartOps({ fleet, vms: target.set?.vms ?? [], checkpoint: undefined });
-  // It only ends what was started: no rank has to be met.
-  return { ops, now: { ...target, jobs: [] }, first: { type: "recover", reached: "begin" } };
+async function ofRestart({ fleet }: Session, { target, phases }: InterruptedCycle): Promise<Recovery> {
+  const vms = target.set?.vms ?? [];
+  const ops = new RestartOps({ fleet, vms, checkpoint: undefined });
+  const runs = phases.includes("place");
+  if (runs) for (const { vm, host } of vms) await fleet.follow(vm, host);
+  // It only ends or notes what was started: no rank has to be met.
+  return { ops, now: { ...target, jobs: [] }, first: { type: "recover", reached: runs ? "place" : "begin" } };
 }
 
 async function ofCheckpoint(

@@ -64,7 +64,7 @@ export type SetEffect =
 export type SetEvent =
   | { type: "begin" }
   /** A controller that takes over; `reached` is how far the journal says it went. */
-  | { type: "recover"; reached: "begin" | "drain" | "detach" | "cut" | "kept" }
+  | { type: "recover"; reached: "begin" | "drain" | "detach" | "cut" | "kept" | "place" }
   | { type: "ok" }
   | { type: "fail"; cause: string; unsettled?: boolean }
   | { type: "step-failed"; cause: string }
@@ -221,9 +221,9 @@ export function reduceSet(state: SetState, event: SetEvent): SetStep {
   }
 }
 
-/** Whether a lost rank spoils what is done; after the cut it only spoils its own job. */
+/** Whether a lost rank spoils what is done; after the cut, and once a restart's ranks run, it only spoils its own job. */
 function isBeforeCut({ shape, phase }: SetState): boolean {
-  if (shape.verb === "restart") return !isUndoing(phase);
+  if (shape.verb === "restart") return !isUndoing(phase) && phase !== "place";
   const at = forward.checkpoint.indexOf(phase);
   return at >= 0 && at < forward.checkpoint.indexOf("cut");
 }
@@ -233,8 +233,10 @@ function start(state: SetState, event: SetEvent): SetStep {
   if (event.type === "begin") return next(state, relevant(shape, forward[shape.verb]));
   if (event.type !== "recover") return { state, effects: [] };
   const cause = `the controller of this ${shape.verb} ended before it did`;
+  // Its ranks ran over openib by then.
+  if (event.reached === "place") return next(state, ["place"]);
   if (shape.verb === "restart") return next({ ...state, cause }, ["undo:end"]);
-  const ways: Record<typeof event.reached, readonly SetPhase[]> = {
+  const ways: Record<Exclude<typeof event.reached, "place">, readonly SetPhase[]> = {
     begin: [],
     drain: ["undo:settle", "undo:re-init"],
     detach: cardsBack,
@@ -282,7 +284,8 @@ function interrupt(state: SetState, cause: string): SetStep {
 }
 
 function failed(state: SetState, cause: string): SetStep {
-  return isUndoing(state.phase) ? operator(state, cause) : back(state, cause);
+  // A restart that runs is not taken back for what is noted of it.
+  return isUndoing(state.phase) || state.phase === "place" ? operator(state, cause) : back(state, cause);
 }
 
 function back(state: SetState, cause: string): SetStep {

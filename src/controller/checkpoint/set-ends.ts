@@ -15,6 +15,12 @@ export function finish(state: SetState): SetStep {
         "rolled-back",
         `${cause}; ${list} do not run, the checkpoint ${checkpoint} is as it was: put that right, then run \`symvirt restart ${checkpoint}\` again`,
       );
+    if (losses.length > 0)
+      return end(
+        state,
+        "needs-operator",
+        `${list} run from checkpoint ${checkpoint}, but ${lost}: start that job again`,
+      );
     return end(
       state,
       "done",
@@ -48,9 +54,11 @@ export function operator(state: SetState, trouble: string): SetStep {
   const held = shape.hasJobs && shape.strategy === "park" ? ", and ranks may be held" : "";
   const list = shape.vms.join(", ");
   const what =
-    shape.verb === "restart"
-      ? `a QEMU of ${list} may be left: put that right, then run \`symvirt abort\` to finish`
-      : `cards of ${list} may be away${held}: put that right and run \`symvirt abort\` to finish, or end the VMs that are left and run \`symvirt restart\` with a checkpoint`;
+    state.phase === "place"
+      ? `${list} run from checkpoint ${shape.checkpoint}, but where they run is not noted or their old disks are not removed: put that right, then run \`symvirt abort\` to finish`
+      : shape.verb === "restart"
+        ? `a QEMU of ${list} may be left: put that right, then run \`symvirt abort\` to finish`
+        : `cards of ${list} may be away${held}: put that right and run \`symvirt abort\` to finish, or end the VMs that are left and run \`symvirt restart\` with a checkpoint`;
   return {
     state: { ...state, phase: "ended", todo: [] },
     effects: [

@@ -144,9 +144,16 @@ export class Journal {
   /** Appends one record; returns when it is on the disk. */
   append(entry: WithoutTime<JournalRecord>): void {
     const fd = openSync(this.path, "a", 0o600);
+    const { size } = fstatSync(fd);
     try {
-      writeSync(fd, `${JSON.stringify({ ...entry, at: new Date().toISOString() })}\n`);
+      const line = Buffer.from(`${JSON.stringify({ ...entry, at: new Date().toISOString() })}\n`);
+      // A disk that runs full takes a part of it.
+      for (let done = 0; done < line.length;) done += writeSync(fd, line, done);
       fsyncSync(fd);
+    } catch (error) {
+      // What was not written has no effect; half of it would spoil the record that follows.
+      ftruncateSync(fd, size);
+      throw error;
     } finally {
       closeSync(fd);
     }

@@ -127,7 +127,7 @@ describe("placement", () => {
   const cluster = () =>
     parseCluster(
       `{version: 1, name: c, state: "${folder}", hosts: {h1: {address: a, runtime: /r, cards: {c0: {driver: d}}}, h2: {address: b, runtime: /r}},
-        vms: {vm1: {host: h1, command: [q], cards: {hca0: {bus: rp0, card: c0}}}}}`,
+        vms: {vm1: {host: h1, command: [q, -pidfile, '{runtime}/{vm}.pid'], cards: {hca0: {bus: rp0, card: c0}}}}}`,
       "c.yaml",
     );
 

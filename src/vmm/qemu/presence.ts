@@ -12,10 +12,11 @@ const KILL_SECONDS = 10;
 
 /**
  * Shell lines that define `pids FILE`: the processes with that word in their command line. The pattern comes by
- * standard input, or grep would find itself. A host without /proc, or whose grep cannot do it, answers with a failure.
+ * standard input, or grep would find itself. A host without /proc, one that
+ * hides the processes of others (hidepid), or whose grep cannot do it, answers with a failure.
  */
 const PIDS = `
-[ -r /proc/self/cmdline ] || exit 9
+[ -r /proc/self/cmdline ] && [ -r /proc/1/cmdline ] || exit 9
 probe=$(printf 'a\\0symvirt\\0' | grep -czxF -e symvirt) && [ "$probe" = 1 ] || exit 9
 pids() { printf '%s\\n' "$1" | grep -lzxF -f - /proc/[0-9]*/cmdline 2>/dev/null | while IFS=/ read -r _ _ pid _; do
   read -r _ _ state _ <"/proc/$pid/stat" 2>/dev/null; [ "$state" = Z ] || echo "$pid"; done; }
@@ -39,6 +40,21 @@ export async function presentVms(
       return [vm, Number.parseInt(line, 10) > 0];
     }),
   );
+}
+
+/** Pids of a VM's processes on the host. Rejects when the host cannot be asked. */
+export async function pidsOf(
+  cluster: Cluster,
+  host: string,
+  vm: string,
+  signal: AbortSignal,
+): Promise<number[]> {
+  const { pidfile } = vmPaths(cluster, vm, host);
+  const lines = (await ask(cluster, host, `${PIDS}pids ${quote(pidfile)}\necho ok\n`, signal))
+    .trim()
+    .split("\n");
+  if (lines.pop() !== "ok") throw silent(host, "its answer is not complete");
+  return lines.map(Number);
 }
 
 /** Kills the processes of these VMs on the host and resolves when none of them is there any more. */
@@ -75,7 +91,12 @@ async function ask(cluster: Cluster, host: string, script: string, signal: Abort
     throw silent(host, "no answer in time");
   });
   if (result.code === 0) return result.stdout;
-  throw silent(host, result.code === 9 ? "it has no /proc, or no GNU grep" : `status ${result.code}`);
+  throw silent(
+    host,
+    result.code === 9
+      ? "it has no /proc, hides the processes of others, or has no GNU grep"
+      : `status ${result.code}`,
+  );
 }
 
 function silent(host: string, why: string): SymvirtError {
