@@ -9,6 +9,7 @@
 #include "cycle.h"
 #include "registration.h"
 #include "remote.h"
+#include "throttle.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -497,6 +498,13 @@ CASE(descriptor_of_another_route)
     check_quiet();
 }
 
+static void run_ahead(uint64_t fragments)
+{
+    sv_throttle_begin(NULL);
+    CHECK(peer->throttled);
+    peer->sent[SV_VIA_TCP] += fragments;
+}
+
 CASE(sendi)
 {
     mca_btl_base_descriptor_t *d = NULL;
@@ -520,7 +528,7 @@ CASE(sendi)
     check_quiet();
     sv_tcp_connect(peer);
     sv_endpoint_route_all(SV_VIA_TCP);
-    sv_proxy.throttled = true; /* the PML gets a descriptor to go on with */
+    run_ahead(5000); /* the PML gets a descriptor to go on with */
     CHECK_EQ(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d), OPAL_ERR_RESOURCE_BUSY);
     CHECK(NULL != d);
     CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).in_hand, 1);
@@ -528,7 +536,162 @@ CASE(sendi)
     tcp_fragments = 0;
     CHECK_EQ(m->btl_sendi(m, peer, NULL, header, 16, 8, 0, 0, PML_TAG, &d), OPAL_ERR_RESOURCE_BUSY);
     CHECK(NULL == d);
+    tcp_fragments = 1000;
+    peer->received_before = 100; /* to the question that was asked */
+    sv_remote_retry();
+    deliver_all();
     check_quiet();
+}
+
+/* ---- how far ahead a sender may be on a new route ---- */
+
+enum { ACK_TAG = 0x44, FRAG_TAG = 0x46, PUT_TAG = 0x48, FIN_TAG = 0x49 };
+
+static int send_as(mca_btl_base_tag_t tag)
+{
+    mca_btl_base_descriptor_t *d = pml_alloc(MCA_BTL_DES_FLAGS_BTL_OWNERSHIP | MCA_BTL_DES_SEND_ALWAYS_CALLBACK);
+    const int rc = sv_proxy.module.btl_send(&sv_proxy.module, peer, d, tag);
+    if (rc < 0) {
+        CHECK_EQ(sv_proxy_traffic(peer->via).in_hand, 1);
+        pml_free(d); /* as ob1 does */
+    }
+    return rc;
+}
+
+/* Three fragments over openib, then a change to tcp. */
+static void leave_card(void)
+{
+    set_up(SV_VIA_OPENIB);
+    sv_receive_register(&sv_proxy.module, SV_TAG_REMOTE, sv_remote_received, NULL);
+    for (int i = 0; i < 3; i++) {
+        CHECK_EQ(send_as(PML_TAG), OPAL_SUCCESS);
+    }
+    deliver_all();
+    CHECK_EQ(sv_tcp_connect(peer), OPAL_SUCCESS);
+    sv_endpoint_route_all(SV_VIA_TCP);
+    sv_throttle_begin(NULL);
+}
+
+CASE(throttle_holds_back_what_has_a_number)
+{
+    static const mca_btl_base_tag_t numbered[] = {0x41, 0x42, 0x43}, answers[] = {ACK_TAG, FRAG_TAG, PUT_TAG, FIN_TAG};
+    leave_card();
+    CHECK_EQ(send_as(PML_TAG), OPAL_SUCCESS);
+    peer->asked = true;
+    peer->sent[SV_VIA_TCP] += 5000;
+    for (size_t i = 0; i < 3; i++) {
+        CHECK_EQ(send_as(numbered[i]), OPAL_ERR_OUT_OF_RESOURCE);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        CHECK_EQ(send_as(answers[i]), OPAL_SUCCESS);
+    }
+    sv_throttle_end();
+    CHECK_EQ(send_as(PML_TAG), OPAL_SUCCESS);
+    deliver_all();
+    check_quiet();
+}
+
+CASE(throttle_is_of_the_routes_that_change)
+{
+    struct sv_ranks others = {0};
+    set_up(SV_VIA_OPENIB);
+    peer->sent[SV_VIA_OPENIB] = 1000000; /* since the job began */
+    others.bits[0] = 1 << 3;
+    sv_endpoint_route(&others, SV_VIA_TCP);
+    sv_throttle_begin(&others);
+    CHECK_EQ(send_as(PML_TAG), OPAL_SUCCESS);
+    deliver_all();
+    check_quiet();
+}
+
+CASE(throttle_ends_when_the_peer_has_it_all)
+{
+    leave_card();
+    peer->sent[SV_VIA_TCP] += 1023;
+    CHECK_EQ(send_as(PML_TAG), OPAL_SUCCESS);
+    deliver_all();
+    CHECK(!peer->asked);
+    CHECK_EQ(send_as(PML_TAG), OPAL_SUCCESS); /* asks, before it */
+    CHECK(peer->asked);
+    deliver_all();
+    CHECK(peer->throttled);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).outstanding, 1); /* tcp must not go before the answer */
+    peer->received_before = 2;
+    sv_remote_retry();
+    CHECK_EQ(queue_first, queue_last);
+    peer->received_before = 3;
+    sv_remote_retry();
+    deliver_all();
+    CHECK(!peer->throttled);
+    peer->sent[SV_VIA_TCP] += 100000;
+    CHECK_EQ(send_as(PML_TAG), OPAL_SUCCESS);
+    deliver_all();
+    check_quiet();
+}
+
+CASE(throttle_of_the_way_back_asks_behind_what_was_sent)
+{
+    leave_card();
+    CHECK_EQ(send_as(PML_TAG), OPAL_SUCCESS);
+    sv_endpoint_route_all(SV_VIA_OPENIB);
+    sv_throttle_begin(NULL);
+    CHECK(peer->throttled && peer->asked);
+    deliver_one();
+    CHECK(peer->throttled);
+    deliver_all();
+    CHECK(!peer->throttled);
+    check_quiet();
+}
+
+CASE(throttle_of_a_route_that_carried_nothing_is_none)
+{
+    set_up(SV_VIA_OPENIB);
+    CHECK_EQ(sv_tcp_connect(peer), OPAL_SUCCESS);
+    sv_endpoint_route_all(SV_VIA_TCP);
+    sv_throttle_begin(NULL);
+    CHECK(!peer->throttled);
+}
+
+/* The change was taken back while its question was on its way, and another was begun. */
+CASE(throttle_takes_no_old_answer)
+{
+    leave_card();
+    peer->sent[SV_VIA_TCP] += 1024;
+    CHECK_EQ(send_as(PML_TAG), OPAL_SUCCESS);
+    deliver_all();
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).outstanding, 1);
+    sv_endpoint_route_all(SV_VIA_OPENIB);
+    sv_throttle_begin(NULL); /* asks over tcp: the old question is answered first, whatever has come */
+    deliver_all();
+    CHECK(!peer->throttled);
+    check_quiet();
+    sv_endpoint_route_all(SV_VIA_TCP);
+    sv_throttle_begin(NULL);
+    CHECK(peer->throttled);
+    sv_throttle_passed(peer, 1);
+    CHECK(peer->throttled);
+}
+
+static opal_proc_t stranger_proc;
+static opal_proc_t *proc_of(const opal_process_name_t name)
+{
+    stranger_proc.proc_name = name;
+    return 3 == name.vpid ? &stranger_proc : NULL;
+}
+
+CASE(a_rank_that_was_never_sent_anything_becomes_known)
+{
+    static opal_proc_t *(*proc_for_name)(const opal_process_name_t) = proc_of;
+    set_up(SV_VIA_TCP);
+    sv_opal.proc_for_name = &proc_for_name;
+    CHECK(peer == sv_endpoint_known(2));
+    sv_endpoint_t *e = sv_endpoint_known(3);
+    CHECK(e && e != peer && &stranger_proc == e->proc && 3 == e->peer);
+    CHECK(e == sv_endpoint_known(3));
+    CHECK(NULL == sv_endpoint_known(1));
+    CHECK(NULL == sv_endpoint_known(4)); /* the world ends before it */
+    sv_proxy.endpoints = peer;
+    free(e);
 }
 
 /* What stands for a convertor: the bytes to pack. */

@@ -238,6 +238,18 @@ bool sv_endpoint_strangers(void)
     return claimed != sv_arrivals_present();
 }
 
+sv_endpoint_t *sv_endpoint_known(uint32_t rank)
+{
+    sv_endpoint_t *e = sv_endpoint_of_rank(rank);
+    if (e && e->proc) {
+        return e;
+    }
+    opal_proc_t *proc = rank < sv_proxy.world_size ? (*sv_opal.proc_for_name)((opal_process_name_t){
+                                                         .jobid = sv_proxy.jobid, .vpid = rank})
+                                                   : NULL;
+    return proc ? endpoint_for(proc) : NULL;
+}
+
 int sv_endpoint_meet(const struct sv_ranks *peers, char *why, size_t size)
 {
     for (uint32_t rank = 0; sv_proxy.openib && rank < sv_proxy.world_size; rank++) {
@@ -245,16 +257,14 @@ int sv_endpoint_meet(const struct sv_ranks *peers, char *why, size_t size)
         if (rank == sv_proxy.rank || (peers && !sv_ranks_has(peers, rank)) || (e && e->openib)) {
             continue;
         }
-        opal_proc_t *proc = e && e->proc ? e->proc : (*sv_opal.proc_for_name)((opal_process_name_t){
-                                                         .jobid = sv_proxy.jobid, .vpid = rank});
-        e = proc ? endpoint_for(proc) : NULL;
+        e = sv_endpoint_known(rank);
         if (NULL == e) {
             snprintf(why, size, "Open MPI knows no process of rank %u", rank);
             return -ESRCH;
         }
         /* returns the endpoint that openib has made for a call, if there is one; the PML gets ours when
          * it asks for that peer */
-        if (OPAL_SUCCESS == add_openib(1, &proc, &e->openib, NULL) && e->openib) {
+        if (OPAL_SUCCESS == add_openib(1, &e->proc, &e->openib, NULL) && e->openib) {
             e->wants_openib = true;
         }
     }

@@ -24,8 +24,10 @@
 void sv_join_listen(void);
 /* To those peers, or to all that have an openib endpoint. */
 void sv_join_begin(const struct sv_ranks *peers);
-/* Sends what could not be sent yet. 1 when all messages have completed, 0 not yet, -ETIMEDOUT after
- * SV_JOIN_MS, with a rank that is not reached in `why`. The BTL must be progressed meanwhile. */
+/* Every rank has begun: only from now on it counts how long it takes. */
+void sv_join_all_called(void);
+/* Sends what could not be sent yet. 1 when all messages have completed, 0 not yet, -ETIMEDOUT SV_JOIN_MS
+ * after all have begun, with a rank that is not reached in `why`. The BTL must be progressed meanwhile. */
 int sv_join_state(char *why, size_t size);
 
 #endif

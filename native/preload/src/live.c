@@ -10,6 +10,7 @@
 #include "rebuild.h"
 #include "registration.h"
 #include "status.h"
+#include "throttle.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -71,7 +72,7 @@ static void flip(void *context, bool to_tcp)
         sv_endpoint_route_all(via_of(to_tcp));
         sv_status.route = to_tcp ? SV_ROUTE_TCP : SV_ROUTE_OPENIB;
     }
-    sv_proxy.throttled = true; /* until the old route has drained everywhere */
+    sv_throttle_begin(stays() ? &moving : NULL);
     /* Atomics of the card and of the processor do not exclude each other: none of either kind begins
      * between this rank's flip and the moment when nobody does the other kind any more. Where there are
      * windows all routes change at once (see sv_live_begin). */
@@ -165,9 +166,14 @@ static bool join(void)
 {
     if (0 == joined) {
         sv_join_begin(stays() ? &moving : NULL);
+        /* A rank that computes joins when it calls MPI again: what is too long counts from then. */
+        sv_link_post(sv_handled_cycle, sv_handled_step, "join", "", 0);
         joined = -EINPROGRESS;
     }
     if (-EINPROGRESS == joined) {
+        if (sv_board_ready(sv_handled_cycle, sv_handled_step, "join")) {
+            sv_join_all_called();
+        }
         const int state = sv_join_state(sv_status.detail, sizeof(sv_status.detail));
         joined = state ? state : -EINPROGRESS;
     }
@@ -259,9 +265,10 @@ static void entered(void *context, enum sv_handover_state state)
         break;
     }
     if (SV_HANDOVER_QUIET == state || SV_HANDOVER_OPENIB == state || SV_HANDOVER_TCP == state) {
-        sv_proxy.throttled = false;
+        sv_throttle_end();
     }
-    if (SV_HANDOVER_OPENIB == state || SV_HANDOVER_TCP == state) {
+    /* Not in passing: a return that begins from there may come past ranks that still emulate them. */
+    if ((SV_HANDOVER_OPENIB == state || SV_HANDOVER_TCP == state) && SV_ORDER_NONE == machine.order) {
         sv_proxy.hold_atomics = false;
     }
 }

@@ -198,6 +198,7 @@ static int join(void)
     sv_endpoint_route_all(SV_VIA_OPENIB);
     sv_proxy.polling = true;
     sv_join_begin(NULL);
+    sv_join_all_called(); /* all are held, and wait for nothing else */
     while (0 == (state = sv_join_state(sv_status.detail, sizeof(sv_status.detail)))) {
         if (sv_link_want(sv_handled_cycle, sv_handled_step, &newer)) {
             return -ECANCELED;

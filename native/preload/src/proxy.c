@@ -10,6 +10,7 @@
 #include "openib.h"
 #include "registration.h"
 #include "remote.h"
+#include "throttle.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -89,20 +90,10 @@ static inline mca_btl_base_descriptor_t *took(mca_btl_base_descriptor_t *descrip
     return descriptor;
 }
 
-/* Too far ahead on the new route: the PML tries again, as when a BTL has no fragment left. */
-static inline bool too_far_ahead(const sv_endpoint_t *endpoint)
-{
-    return sv_unlikely(sv_proxy.throttled) &&
-           endpoint->sent[endpoint->via] - endpoint->sent_at_flip > SV_AHEAD_LIMIT;
-}
-
 static mca_btl_base_descriptor_t *proxy_alloc(mca_btl_base_module_t *module, sv_endpoint_t *endpoint, uint8_t order,
                                               size_t size, uint32_t flags)
 {
     mca_btl_base_module_t *real = endpoint->module;
-    if (too_far_ahead(endpoint)) {
-        return NULL;
-    }
     return took(real->btl_alloc(real, endpoint->real, order, size, flags), endpoint->via);
 }
 
@@ -122,9 +113,6 @@ static mca_btl_base_descriptor_t *proxy_prepare_src(mca_btl_base_module_t *modul
                                                     size_t reserve, size_t *size, uint32_t flags)
 {
     mca_btl_base_module_t *real = endpoint->module;
-    if (too_far_ahead(endpoint)) {
-        return NULL;
-    }
     return took(real->btl_prepare_src(real, endpoint->real, convertor, order, reserve, size, flags), endpoint->via);
 }
 
@@ -189,6 +177,9 @@ static inline __attribute__((always_inline)) int send_by(const int via, mca_btl_
 static int proxy_send(mca_btl_base_module_t *module, sv_endpoint_t *endpoint, mca_btl_base_descriptor_t *descriptor,
                       mca_btl_base_tag_t tag)
 {
+    if (sv_unlikely(endpoint->throttled) && sv_throttle_numbered(tag) && sv_throttle_holds(endpoint)) {
+        return OPAL_ERR_OUT_OF_RESOURCE; /* not RESOURCE_BUSY, which ob1 takes for sent */
+    }
     if (sv_unlikely(sv_tcp_made(descriptor))) {
         return send_by(SV_VIA_TCP, endpoint->tcp_module, endpoint->tcp, endpoint, descriptor, tag);
     }
@@ -200,7 +191,7 @@ static int proxy_sendi(mca_btl_base_module_t *module, sv_endpoint_t *endpoint, s
                        mca_btl_base_tag_t tag, mca_btl_base_descriptor_t **descriptor)
 {
     mca_btl_base_module_t *real = endpoint->module;
-    if (sv_unlikely(sv_proxy.throttled)) { /* the PML goes on with the descriptor */
+    if (sv_unlikely(endpoint->throttled) && sv_throttle_holds(endpoint)) { /* the PML goes on with the descriptor */
         if (descriptor) {
             *descriptor = proxy_alloc(module, endpoint, order, header_size + payload_size, flags);
         }

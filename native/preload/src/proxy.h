@@ -18,9 +18,6 @@
 #define sv_unlikely(x) __builtin_expect(!!(x), 0)
 
 #define SV_MAX_TCP 8
-/* Fragments a sender may be ahead on the new route while the old one drains: ob1 numbers messages
- * with 16 bits and keeps those that came too early in memory. */
-#define SV_AHEAD_LIMIT 4096
 /* Our own active messages; the BTL range of tags is 0x20 to 0x3f, openib itself uses 0x20. */
 #define SV_TAG_REMOTE 0x2e
 #define SV_TAG_JOIN 0x2f
@@ -64,6 +61,10 @@ struct mca_btl_base_endpoint_t {
     int64_t outstanding[SV_VIAS];
     uint64_t received_before; /* over openib, in endpoints of openib's that are gone */
     uint64_t sent_at_flip; /* over the present route, when it became the present one */
+    uint32_t flips;        /* changes of the route that were throttled */
+    bool throttled, asked; /* the old route is not known to be drained, see throttle.h */
+    bool answers;          /* has to be told when `answers_at` fragments of it have come over openib, */
+    uint64_t answers_at, answers_flips; /* in answer to its question */
     bool heard; /* has called this rank after the re-init */
     enum { SV_NOT_JOINED, SV_JOINING, SV_JOINED } join; /* after a re-init, see join.h */
     bool wants_openib;     /* had (or should get) an openib endpoint: add it at the next re-init */
@@ -87,7 +88,6 @@ struct sv_proxy {
     bool rebuilding; /* connected over openib again, not yet routed there */
     bool emulate_atomics; /* some ranks are away: no card does atomics while they exist anywhere else */
     bool hold_atomics; /* between the routes: they wait, see atomics.h */
-    bool throttled;  /* the old route is not drained yet, see SV_AHEAD_LIMIT */
     bool finalized;
     int depth;     /* inside a BTL's progress, callback or the PML's receive callback */
     uint32_t rank, world_size, local_rank;
@@ -123,6 +123,8 @@ static inline bool sv_endpoint_is_self(const sv_endpoint_t *endpoint)
 {
     return endpoint->proc == sv_opal.proc_local_get();
 }
+/* The same, and made if the PML has not met it yet. NULL: Open MPI knows no such rank. */
+sv_endpoint_t *sv_endpoint_known(uint32_t rank);
 /* Sets the epoch of a peer, also of one not met yet. */
 void sv_endpoint_set_epoch(uint32_t rank, uint32_t epoch);
 /* Builds the openib endpoints of all peers that had one. 0, or negative errno with `why`. */

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "remote.h"
 
+#include "arrivals.h"
+#include "throttle.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +13,7 @@
  * socket and the owner's answer completes it. A get asks the owner to put; its DONE follows on the
  * same socket. An answer always takes the way of its question: tcp.
  */
-enum op { FENCE = 1, FENCE_DONE, GET, GET_DONE, ATOMIC, ATOMIC_DONE };
+enum op { FENCE = 1, FENCE_DONE, GET, GET_DONE, ATOMIC, ATOMIC_DONE, PASSED, PASSED_DONE };
 
 struct message {
     uint32_t op, sender;
@@ -97,6 +100,13 @@ static int try(struct waiting *w)
     return send_message(w->endpoint, &w->message);
 }
 
+/* The asker of a one-sided operation waits for its end, and so does the drain: there is no going on. */
+static void lost(const sv_endpoint_t *endpoint)
+{
+    sv_error("a one-sided message to rank %u cannot be sent over tcp", endpoint->peer);
+    abort();
+}
+
 /* Sends now or, behind others that wait or without a fragment, later. Only "unreachable" is lost. */
 static int post(sv_endpoint_t *endpoint, const struct message *message, bool put_first)
 {
@@ -118,12 +128,32 @@ static int post(sv_endpoint_t *endpoint, const struct message *message, bool put
     return OPAL_SUCCESS;
 }
 
+/* Tells those who wait for it that their messages over openib are here. */
+static void answer_passed(void)
+{
+    for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
+        if (!e->answers || sv_endpoint_received(e->peer) < e->answers_at) {
+            continue;
+        }
+        e->answers = false;
+        sv_remote_waiting--;
+        const struct message m = {.op = PASSED_DONE, .sender = sv_proxy.rank, .operand = e->answers_flips};
+        if (OPAL_SUCCESS != post(e, &m, false)) {
+            lost(e);
+        }
+    }
+}
+
 void sv_remote_retry(void)
 {
+    answer_passed();
     while (first) {
         struct waiting *w = first;
         const int rc = try(w);
-        if (rc < 0 && OPAL_ERR_UNREACH != rc) {
+        if (OPAL_ERR_UNREACH == rc) {
+            lost(w->endpoint);
+        }
+        if (rc < 0) {
             return;
         }
         first = w->next;
@@ -257,16 +287,46 @@ int sv_remote_atomic(sv_endpoint_t *endpoint, void *local, uint64_t remote, mca_
     return post(endpoint, &m, false);
 }
 
+int sv_remote_ask(sv_endpoint_t *endpoint, uint64_t sent, uint64_t flips)
+{
+    const struct message m = {.op = PASSED, .sender = sv_proxy.rank, .size = sent, .operand = flips};
+    const int rc = post(endpoint, &m, false);
+    if (OPAL_SUCCESS == rc) {
+        sv_proxy.traffic[SV_VIA_TCP].outstanding++; /* until it is answered: tcp must not go before */
+    }
+    return rc;
+}
+
+/* A rank that has not met the asker, or cannot tell by whom messages came, answers for a later change of
+ * route: the asker then waits for its own drain. */
+static void take_question(sv_endpoint_t *endpoint, const struct message *m)
+{
+    const bool tells = !sv_arrivals_blurred() && (0 == m->size || endpoint->openib || endpoint->received_before);
+    if (endpoint->answers) { /* of a change of route that has been undone: any answer will do */
+        endpoint->answers_at = 0;
+        answer_passed();
+    }
+    endpoint->answers = true;
+    endpoint->answers_at = tells ? m->size : 0;
+    endpoint->answers_flips = tells ? m->operand : UINT64_MAX;
+    sv_remote_waiting++;
+    answer_passed();
+}
+
 void sv_remote_received(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, mca_btl_base_descriptor_t *descriptor,
                         void *data)
 {
     struct message m;
     memcpy(&m, descriptor->des_segments[0].seg_addr.pval, sizeof(m));
-    if (FENCE == m.op || GET == m.op || ATOMIC == m.op) {
-        sv_endpoint_t *endpoint = sv_endpoint_of_rank(m.sender);
+    if (FENCE == m.op || GET == m.op || ATOMIC == m.op || PASSED == m.op) {
+        sv_endpoint_t *endpoint = sv_endpoint_known(m.sender); /* this rank may never have sent it anything */
         if (NULL == endpoint) {
-            sv_error("one-sided request from rank %u, which this rank has no endpoint for", m.sender);
+            sv_error("one-sided request from rank %u, which Open MPI does not know", m.sender);
             abort(); /* its answer can never be given: the job would hang without a word */
+        }
+        if (PASSED == m.op) {
+            take_question(endpoint, &m);
+            return;
         }
         const bool put_first = GET == m.op;
         if (ATOMIC == m.op) {
@@ -277,6 +337,14 @@ void sv_remote_received(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, m
         if (OPAL_SUCCESS != post(endpoint, &m, put_first)) {
             sv_error("cannot answer rank %u over tcp", endpoint->peer);
             abort();
+        }
+        return;
+    }
+    if (PASSED_DONE == m.op) {
+        sv_proxy.traffic[SV_VIA_TCP].outstanding--;
+        sv_endpoint_t *endpoint = sv_endpoint_of_rank(m.sender);
+        if (endpoint) {
+            sv_throttle_passed(endpoint, m.operand);
         }
         return;
     }
