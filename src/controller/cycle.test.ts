@@ -464,7 +464,10 @@ describe("a controller that takes over", () => {
       last: { outcome: "done" },
     });
     const events: CycleEvent[] = [{ type: "recover", place: "destination", reached: "detach" }, fail];
-    expect(finish(events).phases).toEqual(comeBack);
+    // Its ranks may have come to use the card there: they leave it first.
+    expect(finish(events).phases).toEqual(["undo:park", ...comeBack]);
+    const late: CycleEvent[] = [{ type: "recover", place: "destination", reached: "detach" }, ok, ok, fail];
+    expect(finish(late).phases).toEqual(["undo:park", ...comeBack]);
   });
 });
 

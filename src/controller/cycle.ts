@@ -122,6 +122,8 @@ export interface CycleState {
   step: number;
   /** Where the VM runs (between the two in "moved": complete at the destination, not yet running there). */
   place: "source" | "moved" | "destination";
+  /** By a controller that found the VM at the destination: nobody knows whether its ranks use the card there. */
+  tookOver: boolean;
   /** Root cause of the roll-back; the first wins. */
   cause?: string;
   /** The ranks of the moving VM are ordered to stand still until its memory is copied. */
@@ -244,7 +246,7 @@ const copying: ReadonlySet<Phase> = new Set(["pre-copy", "undo:return"]);
 export function initialState(shape: CycleShape, resume = { step: 0, held: false }): CycleState {
   const { step, held } = resume;
   return {
-    ...{ shape, phase: "idle", todo: [], step, place: "source", holding: held, retried: false },
+    ...{ shape, phase: "idle", todo: [], step, place: "source", tookOver: false, holding: held, retried: false },
     ...{ losses: [], notes: [] },
   };
 }
@@ -339,7 +341,7 @@ function start(state: CycleState, event: CycleEvent): Step {
   if (event.type === "begin") return next(state, order(inPlace ? forwardInPlace : forward));
   if (event.type !== "recover") return { state, effects: [] };
   if (event.place === "destination" && !inPlace) {
-    return next({ ...state, place: "destination" }, order(forward.slice(forward.indexOf("switch-over"))));
+    return next({ ...state, place: "destination", tookOver: true }, order(forward.slice(forward.indexOf("switch-over"))));
   }
   const cause = "the controller of this cycle ended before the cycle did";
   const back: Record<typeof event.reached, readonly Phase[]> = {
@@ -433,9 +435,8 @@ function back(state: CycleState, cause: string, completed: boolean): Step {
         return comeBack;
     }
   };
-  // A VM found running at the destination by a controller that takes over has been resumed long ago.
-  const resumedBefore = state.phase === "switch-over" && state.place === "destination";
-  const todo = relevant(state.shape, resumedBefore ? comeBack : way());
+  // A VM found running at the destination has been resumed long ago, and its ranks may use the card there by now.
+  const todo = relevant(state.shape, state.tookOver ? ["undo:settle", "undo:park", ...comeBack] : way());
   return next({ ...state, cause: state.cause ?? cause }, todo);
 }
 
