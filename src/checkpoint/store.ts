@@ -5,6 +5,7 @@
  */
 import type { Cluster } from "../controller/cluster-file.js";
 import { SymvirtError } from "../errors.js";
+import { accessSync, constants } from "node:fs";
 import { join } from "node:path";
 import { type CheckpointEntry, checkpointIds, readEntry, unusable } from "./entry.js";
 import { type Hold, type Holder, Holds, holderHint, holderText } from "./holds.js";
@@ -64,6 +65,16 @@ export class CheckpointStore {
     this.level = checkpoints.level;
     this.keep = checkpoints.keep;
     this.#cluster = cluster.name;
+  }
+
+  /** Makes the folder if there is none. Throws "usage" or "refused" when this process cannot write in it, or others may. */
+  open(): void {
+    openStoreFolder(this.path);
+    try {
+      accessSync(this.path, constants.R_OK | constants.W_OK | constants.X_OK);
+    } catch (cause) {
+      throw storeFailure(this.path, cause);
+    }
   }
 
   /** Free space of the store. Makes its folder. Throws "refused" with both figures if less than `neededBytes` is free. */

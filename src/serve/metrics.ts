@@ -1,6 +1,6 @@
 /** What Prometheus is told. Labels come from fixed sets and the cluster file only, never from guests or clients. */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
-import type { CycleReport } from "../controller/report.js";
+import type { CycleReport, SetReport } from "../controller/report.js";
 import type { VmSight } from "../controller/liveness.js";
 import { ExitCode } from "../errors.js";
 import type { OperationView } from "./operations.js";
@@ -45,6 +45,12 @@ export class Metrics {
     "End of the last complete checkpoint made through this server",
     [],
   );
+  readonly #pauses = this.#gauge(
+    "checkpoint_pause_seconds",
+    "How long the VM stood still in the last checkpoint",
+    ["vm"],
+  );
+  readonly #cut = this.#gauge("checkpoint_network_cut_seconds", "How long no VM reached another in it", []);
   readonly #alive = this.#gauge("vm_process_alive", "1 if the VM's process was seen in the last look", [
     "vm",
   ]);
@@ -53,7 +59,9 @@ export class Metrics {
   readonly #duration = this.#histogram("operation_duration_seconds", "Operations, from begin to end", [
     "verb",
   ]);
-  readonly #spans = this.#histogram("phase_duration_seconds", "Phases of cycles, of each VM", ["phase"]);
+  readonly #spans = this.#histogram("phase_duration_seconds", "Phases of cycles, of each VM or of all", [
+    "phase",
+  ]);
 
   constructor(version: string) {
     collectDefaultMetrics({ register: this.registry });
@@ -71,12 +79,24 @@ export class Metrics {
     if (endedAt !== null)
       this.#duration.observe({ verb }, (Date.parse(endedAt) - Date.parse(startedAt)) / 1000);
     if (verb === "checkpoint" && exitCode === ExitCode.done) this.#checkpointed.set(Date.now() / 1000);
-    const { phases: own = [], moves = [] } = (report ?? {}) as Partial<CycleReport> & {
+    const {
+      phases: own = [],
+      moves = [],
+      vms = [],
+      withoutNetworkMs = null,
+    } = (report ?? {}) as Partial<Pick<SetReport, "phases" | "vms" | "withoutNetworkMs">> & {
       moves?: { report: CycleReport | null }[];
     };
-    const cycles =
-      verb === "migrate" ? [own] : verb === "evacuate" ? moves.map((m) => m.report?.phases ?? []) : [];
+    const ofOne: readonly string[] = ["migrate", "checkpoint", "restart"];
+    const cycles = ofOne.includes(verb)
+      ? [own]
+      : verb === "evacuate"
+        ? moves.map((m) => m.report?.phases ?? [])
+        : [];
     for (const { phase, ms } of cycles.flat()) this.#spans.observe({ phase }, ms / 1000);
+    if (verb !== "checkpoint") return;
+    for (const { vm, pauseMs } of vms) if (pauseMs !== null) this.#pauses.set({ vm }, pauseMs / 1000);
+    if (withoutNetworkMs !== null) this.#cut.set(withoutNetworkMs / 1000);
   }
 
   looked(sights: readonly VmSight[]): void {

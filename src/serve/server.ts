@@ -6,6 +6,7 @@ import type { FastifyInstance } from "fastify";
 import type { Cluster } from "../controller/cluster-file.js";
 import { openStateFolder } from "../controller/session.js";
 import { acquireLock, type HeldLock } from "../controller/state/lock.js";
+import { CheckpointStore } from "../checkpoint/store.js";
 import { SymvirtError } from "../errors.js";
 import type { Access } from "./access.js";
 import { buildApp, type Services } from "./app.js";
@@ -57,6 +58,8 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
         hint: "add checkpoints: {path: /a/folder/that/all/hosts/reach}",
       },
     );
+  // A store that cannot be written is told now, not at the first checkpoint.
+  if (cluster.checkpoints !== undefined) new CheckpointStore(cluster).open();
   openStateFolder(cluster.state);
   const folder = join(cluster.state, "serve");
   mkdirSync(folder, { recursive: true, mode: 0o700 });

@@ -90,6 +90,10 @@ describe("serve", () => {
     expect((await ask(unix, "/metrics", { token: null })).text).toMatch(
       /symvirt_checkpoint_last_success_timestamp_seconds 1\d{9}/,
     );
+    const { text } = await ask(unix, "/metrics", { token: null });
+    expect(text).toMatch(/symvirt_checkpoint_pause_seconds\{vm="vm1"\} 0\.001/);
+    expect(text).toMatch(/symvirt_checkpoint_network_cut_seconds \d/);
+    expect(text).toMatch(/symvirt_phase_duration_seconds_count\{phase="save"\} 1/);
   });
 
   it("lets nobody act without the token, whatever the path is", async () => {
