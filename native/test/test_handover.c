@@ -135,9 +135,9 @@ static bool none_in_hand(void *context, bool tcp)
     return 0 == count;
 }
 
-static bool connect_tcp(void *context)
+static int connect_tcp(void *context)
 {
-    return !fails(CONNECT_TCP);
+    return fails(CONNECT_TCP) ? -EHOSTUNREACH : 1;
 }
 
 static void flip(void *context, bool to_tcp)

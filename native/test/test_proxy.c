@@ -672,6 +672,20 @@ CASE(throttle_takes_no_old_answer)
     CHECK(peer->throttled);
 }
 
+CASE(hello_is_answered_over_tcp)
+{
+    set_up(SV_VIA_TCP);
+    sv_receive_register(&sv_proxy.module, SV_TAG_REMOTE, sv_remote_received, NULL);
+    CHECK_EQ(sv_remote_hello(peer), OPAL_SUCCESS);
+    CHECK_EQ(sv_remote_hellos, 1);
+    deliver_one();
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).outstanding, 2); /* the hello is not answered, the answer not sent */
+    deliver_all();
+    CHECK_EQ(sv_remote_hellos, 0);
+    CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).sent, 0); /* it is not of the PML */
+    check_quiet();
+}
+
 static opal_proc_t stranger_proc;
 static opal_proc_t *proc_of(const opal_process_name_t name)
 {

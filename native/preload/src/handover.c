@@ -137,13 +137,15 @@ bool sv_handover_begin(struct sv_handover *h, const struct sv_handover_rank *r, 
 
 static bool step_leave(struct sv_handover *h, const struct sv_handover_rank *r)
 {
+    int error;
     switch (h->state) {
     case SV_HANDOVER_OPENIB:
-        if (!r->none_in_hand(r->context, false)) {
-            return false;
+        error = r->connect_tcp(r->context);
+        if (error < 0) {
+            return finish(h, r, SV_HANDOVER_OPENIB, error);
         }
-        if (!r->connect_tcp(r->context)) {
-            return finish(h, r, SV_HANDOVER_OPENIB, -EHOSTUNREACH);
+        if (0 == error || !r->none_in_hand(r->context, false)) {
+            return false;
         }
         r->flip(r->context, true);
         r->post_sent(r->context, false);

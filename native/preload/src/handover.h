@@ -66,8 +66,10 @@ struct sv_handover_rank {
     /* No descriptor of that BTL is allocated and not yet sent (rule: a descriptor goes with the BTL
      * that made it). Descriptors the BTL already has do not matter: a busy rank never has none. */
     bool (*none_in_hand)(void *context, bool tcp);
-    /* tcp endpoints for all peers exist. False: one cannot be reached. */
-    bool (*connect_tcp)(void *context);
+    /* Connects tcp to the peers this rank talks to, while openib still carries everything: what is sent in
+     * the middle of a connect waits until the rank calls MPI again, which may be long. 1: done, or a peer
+     * computes and is not waited for; 0: not yet; negative errno: one cannot be reached. */
+    int (*connect_tcp)(void *context);
     void (*flip)(void *context, bool to_tcp);
     /* Posts "flip" or "back.flip": how many fragments this rank has sent to each, over that BTL. */
     void (*post_sent)(void *context, bool tcp);

@@ -9,6 +9,7 @@
 #include "proxy.h"
 #include "rebuild.h"
 #include "registration.h"
+#include "remote.h"
 #include "status.h"
 #include "throttle.h"
 
@@ -49,15 +50,26 @@ static bool none_in_hand(void *context, bool tcp)
     return 0 == sv_proxy.traffic[via_of(tcp)].in_hand;
 }
 
-static bool connect_tcp(void *context)
+/* So long a rank looks whether its peers answer over tcp; openib carries everything meanwhile. */
+#define CONNECT_MS 500u
+static uint64_t connecting_us; /* 0: not begun in this order */
+
+static int connect_tcp(void *context)
 {
-    for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
-        if (e->proc && !sv_endpoint_is_self(e) && concerns(e) && OPAL_SUCCESS != sv_tcp_connect(e)) {
-            snprintf(sv_status.detail, sizeof(sv_status.detail), "tcp does not reach rank %u", e->peer);
-            return false;
+    if (0 == connecting_us) {
+        for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
+            if (NULL == e->proc || sv_endpoint_is_self(e) || !concerns(e)) {
+                continue;
+            }
+            const bool talks = e->sent[SV_VIA_OPENIB] || sv_endpoint_received(e->peer);
+            if (OPAL_SUCCESS != sv_tcp_connect(e) || (talks && OPAL_SUCCESS != sv_remote_hello(e))) {
+                snprintf(sv_status.detail, sizeof(sv_status.detail), "tcp does not reach rank %u", e->peer);
+                return -EHOSTUNREACH;
+            }
         }
+        connecting_us = sv_now_us();
     }
-    return true;
+    return 0 == sv_remote_hellos || sv_since(connecting_us) >= CONNECT_MS * 1000u;
 }
 
 static void flip(void *context, bool to_tcp)
@@ -336,6 +348,7 @@ void sv_live_begin(const struct sv_want *want)
         memset(sv_status.timing_us, 0, sizeof(sv_status.timing_us));
     }
     begun_us = want->arrived_us;
+    connecting_us = 0;
     sv_status.error = 0;
     sv_status.detail[0] = '\0';
     if (SV_ROLE_WHOLE != role && leave && SV_HANDOVER_OPENIB == machine.state) {

@@ -13,7 +13,7 @@
  * socket and the owner's answer completes it. A get asks the owner to put; its DONE follows on the
  * same socket. An answer always takes the way of its question: tcp.
  */
-enum op { FENCE = 1, FENCE_DONE, GET, GET_DONE, ATOMIC, ATOMIC_DONE, PASSED, PASSED_DONE };
+enum op { FENCE = 1, FENCE_DONE, GET, GET_DONE, ATOMIC, ATOMIC_DONE, HELLO, HELLO_DONE, PASSED, PASSED_DONE };
 
 struct message {
     uint32_t op, sender;
@@ -30,7 +30,7 @@ struct waiting {
     struct message message;
 };
 
-int sv_remote_waiting;
+int sv_remote_waiting, sv_remote_hellos;
 static struct waiting *first, **last = &first;
 
 static void message_done(mca_btl_base_module_t *module, sv_endpoint_t *real, mca_btl_base_descriptor_t *descriptor,
@@ -287,6 +287,17 @@ int sv_remote_atomic(sv_endpoint_t *endpoint, void *local, uint64_t remote, mca_
     return post(endpoint, &m, false);
 }
 
+int sv_remote_hello(sv_endpoint_t *endpoint)
+{
+    const struct message m = {.op = HELLO, .sender = sv_proxy.rank};
+    const int rc = post(endpoint, &m, false);
+    if (OPAL_SUCCESS == rc) {
+        sv_remote_hellos++;
+        sv_proxy.traffic[SV_VIA_TCP].outstanding++; /* as in sv_remote_ask */
+    }
+    return rc;
+}
+
 int sv_remote_ask(sv_endpoint_t *endpoint, uint64_t sent, uint64_t flips)
 {
     const struct message m = {.op = PASSED, .sender = sv_proxy.rank, .size = sent, .operand = flips};
@@ -318,7 +329,7 @@ void sv_remote_received(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, m
 {
     struct message m;
     memcpy(&m, descriptor->des_segments[0].seg_addr.pval, sizeof(m));
-    if (FENCE == m.op || GET == m.op || ATOMIC == m.op || PASSED == m.op) {
+    if (FENCE == m.op || GET == m.op || ATOMIC == m.op || HELLO == m.op || PASSED == m.op) {
         sv_endpoint_t *endpoint = sv_endpoint_known(m.sender); /* this rank may never have sent it anything */
         if (NULL == endpoint) {
             sv_error("one-sided request from rank %u, which Open MPI does not know", m.sender);
@@ -338,6 +349,11 @@ void sv_remote_received(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, m
             sv_error("cannot answer rank %u over tcp", endpoint->peer);
             abort();
         }
+        return;
+    }
+    if (HELLO_DONE == m.op) {
+        sv_remote_hellos--;
+        sv_proxy.traffic[SV_VIA_TCP].outstanding--;
         return;
     }
     if (PASSED_DONE == m.op) {

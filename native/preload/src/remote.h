@@ -16,6 +16,10 @@ int sv_remote_get(sv_endpoint_t *endpoint, void *local, uint64_t remote, size_t 
 /* `swap`: compare-and-swap of `operand` against `compare`; else fetch-and-`op`. */
 int sv_remote_atomic(sv_endpoint_t *endpoint, void *local, uint64_t remote, mca_btl_base_atomic_op_t op,
                      uint64_t operand, uint64_t compare, bool swap, int flags, struct sv_cookie *cookie);
+/* Greetings that have not been answered. */
+extern int sv_remote_hellos;
+/* Connects tcp to the peer: what is sent after its answer does not wait for a connection. */
+int sv_remote_hello(sv_endpoint_t *endpoint);
 /* Asks the peer to say when `sent` fragments have reached it over openib, and, being behind it, all that
  * was sent over tcp. Its answer goes to sv_throttle_passed with `flips`. */
 int sv_remote_ask(sv_endpoint_t *endpoint, uint64_t sent, uint64_t flips);
