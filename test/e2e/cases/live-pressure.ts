@@ -1,23 +1,40 @@
 /** What only strategy live can get wrong: waiting for one rank, and a put that overtakes nothing because the wire is slow. */
+import { setTimeout as delay } from "node:timers/promises";
 import { expect, it } from "vitest";
 import { Job } from "../../../src/testbed/job.js";
 import { migrateUnderJob } from "../../../src/testbed/outcomes.js";
 import type { E2eLab } from "../support/lab-fixture.js";
 import { say } from "../support/progress.js";
 
-/** Nobody waits for a rank that computes: the others' longest pause over whole cycles. */
-const MOST_GAP_MS = 1000;
+/**
+ * Nobody waits for a rank that computes, 5 s at a time, without calling MPI: the others' longest pause over whole
+ * cycles, less what it is in half a minute without any. When one of them moves itself, there are the last passes of pre-copy and the new QEMU in it, which an
+ * emulated guest feels (docs/benchmarks.md, blackout): then it must be well below those 5 s.
+ */
+const UNDISTURBED_MS = 30_000;
+const COMPUTES = ["--compute", "5"];
+const lateCases = [
+  { who: "the one that computes moves", moves: (vms: readonly string[]) => vms.slice(-1), most: 1000 },
+  { who: "the others move", moves: (vms: readonly string[]) => vms.slice(0, -1), most: 4000 },
+];
 
-/** One rank computes 5 s at a time without calling MPI; each VM moves once. */
 export function lateRank(lab: () => E2eLab): void {
-  it(`a rank that computes 5 s: the others never stop for ${MOST_GAP_MS} ms, whichever VM moves`, async () => {
-    const job = await Job.start(lab(), "late", { args: ["--compute", "5"] });
-    for (const vm of lab().vms) await migrateUnderJob(lab(), job, { vm, strategy: "live" });
-    // The late rank's own pauses are not in it (test/workloads/late.c).
-    const { longestGapMs } = await job.expectRightEnd();
-    say(`longest gap of the others: ${longestGapMs} ms`);
-    expect(longestGapMs).toBeLessThan(MOST_GAP_MS);
-  });
+  it.each(lateCases)(
+    `a rank that computes 5 s: the others never stop for $most ms when $who`,
+    async ({ moves, most }) => {
+      const quiet = await Job.start(lab(), "late", { args: COMPUTES });
+      await delay(UNDISTURBED_MS);
+      const { longestGapMs: usual } = await quiet.expectRightEnd();
+      const job = await Job.start(lab(), "late", { args: COMPUTES });
+      // There and back.
+      for (const vm of [...moves(lab().vms), ...moves(lab().vms)])
+        await migrateUnderJob(lab(), job, { vm, strategy: "live" });
+      // The late rank's own pauses are not in it (test/workloads/late.c).
+      const { longestGapMs } = await job.expectRightEnd();
+      say(`longest gap of the others: ${longestGapMs} ms, undisturbed ${usual} ms`);
+      expect(longestGapMs - usual).toBeLessThan(most);
+    },
+  );
 }
 
 /**
