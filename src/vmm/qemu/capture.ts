@@ -168,8 +168,8 @@ async function take(
   const { signal, method, sink, disks } = options;
   const stopped = performance.now();
   const runs = () => options.onTaken(performance.now() - stopped);
-  // QEMU takes commands in order: the copies are asked for without waiting, as the VM stands still meanwhile.
-  await Promise.all([session.execute("stop", {}, signal), beginCopies(session, disks, signal)]);
+  await session.execute("stop", {}, signal);
+  await beginCopies(session, disks, signal);
   if (gate !== undefined) {
     // Events and replies are in order: if it has not run again by now, it does so after the copies began.
     if (hasResumed(events))
