@@ -24,6 +24,8 @@ export function eventsCommand(): Command {
         let shown = 0;
         const show = () => {
           const records = journal.read();
+          // A new file, which begins with the last cycle of the old one.
+          if (records.length < shown) shown = 0;
           for (const record of records.slice(shown)) {
             if (flags.json === true) printJson(record);
             else data(recordLine(record));

@@ -51,7 +51,10 @@ export async function openSession(cluster: Cluster, options: SessionOptions): Pr
   const { what, acting } = options;
   const lock = await acquireLock(cluster.state, { what, acting, waitMs: cluster.deadlines.hello });
   const journal = new Journal(cluster.state);
-  if (acting) journal.repair();
+  if (acting) {
+    journal.repair();
+    journal.rotate();
+  }
   const fleet = new Fleet(cluster, options.vmm ?? qemuVmm(cluster), new Placement(cluster), options.timing);
   return {
     cluster,

@@ -8,8 +8,13 @@ import {
   fstatSync,
   fsyncSync,
   ftruncateSync,
+  linkSync,
   openSync,
   readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
@@ -134,6 +139,9 @@ export interface InterruptedCycle {
   message: string | undefined;
 }
 
+/** Some ten thousand cycles; it is read whole by every command. */
+const ROTATE_BYTES = 8 * 2 ** 20;
+
 export class Journal {
   readonly path: string;
 
@@ -174,6 +182,24 @@ export class Journal {
     } finally {
       closeSync(fd);
     }
+  }
+
+  /**
+   * When it has grown over `limit` bytes and no cycle is open: its last cycle goes on in a new file, all of it is kept
+   * as journal.jsonl.1 in place of an older one. Only for the holder of the lock.
+   */
+  rotate(limit = ROTATE_BYTES): void {
+    if (!existsSync(this.path) || statSync(this.path).size < limit || this.interrupted() !== undefined)
+      return;
+    const lines = readFileSync(this.path, "utf8").split("\n");
+    const begin = lines.findLastIndex((line) => line.startsWith('{"kind":"begin"'));
+    if (begin <= 0) return;
+    const fresh = `${this.path}.new`;
+    writeFileSync(fresh, lines.slice(begin).join("\n"), { mode: 0o600, flush: true });
+    rmSync(`${this.path}.1`, { force: true });
+    linkSync(this.path, `${this.path}.1`);
+    // At every moment there is a journal with the last cycle's number.
+    renameSync(fresh, this.path);
   }
 
   /** Every record. A half-written last line is left out; damage elsewhere is an error with its line. */

@@ -116,6 +116,37 @@ describe("journal", () => {
     expect(journal.read()).toHaveLength(2);
   });
 
+  it("goes on in a new file when it is long, with its last cycle, and keeps the old one", () => {
+    const journal = new Journal(folder);
+    const cycle = (number: number) => {
+      journal.append({ kind: "begin", pid: 1, verb: "migrate", target: { ...target, cycle: number } });
+      journal.append({ kind: "phase", cycle: number, event: "ok", phase: "drain", step: 1, effects: [] });
+    };
+    const end = (number: number) =>
+      journal.append({ kind: "end", cycle: number, outcome: "done", message: "", unfinished: false });
+    for (const number of [1, 2]) {
+      cycle(number);
+      end(number);
+    }
+    cycle(3);
+    journal.rotate(100);
+    expect(journal.read()).toHaveLength(8);
+    end(3);
+    journal.rotate(1_000_000);
+    expect(journal.read()).toHaveLength(9);
+    journal.rotate(100);
+    expect([journal.read().length, journal.lastCycle(), journal.interrupted()]).toEqual([3, 3, undefined]);
+    expect(readFileSync(`${journal.path}.1`, "utf8").trim().split("\n")).toHaveLength(9);
+    cycle(4);
+    end(4);
+    journal.rotate(100);
+    expect(journal.read()).toHaveLength(3);
+    expect(readFileSync(`${journal.path}.1`, "utf8").trim().split("\n")).toHaveLength(6);
+    expect(statSync(journal.path).mode & 0o777).toBe(0o600);
+    journal.rotate(100);
+    expect(journal.read()).toHaveLength(3);
+  });
+
   it("says where it is damaged", () => {
     const journal = new Journal(folder);
     writeFileSync(journal.path, "{}\n");
