@@ -246,7 +246,16 @@ const copying: ReadonlySet<Phase> = new Set(["pre-copy", "undo:return"]);
 export function initialState(shape: CycleShape, resume = { step: 0, held: false }): CycleState {
   const { step, held } = resume;
   return {
-    ...{ shape, phase: "idle", todo: [], step, place: "source", tookOver: false, holding: held, retried: false },
+    ...{
+      shape,
+      phase: "idle",
+      todo: [],
+      step,
+      place: "source",
+      tookOver: false,
+      holding: held,
+      retried: false,
+    },
     ...{ losses: [], notes: [] },
   };
 }
@@ -341,7 +350,10 @@ function start(state: CycleState, event: CycleEvent): Step {
   if (event.type === "begin") return next(state, order(inPlace ? forwardInPlace : forward));
   if (event.type !== "recover") return { state, effects: [] };
   if (event.place === "destination" && !inPlace) {
-    return next({ ...state, place: "destination", tookOver: true }, order(forward.slice(forward.indexOf("switch-over"))));
+    return next(
+      { ...state, place: "destination", tookOver: true },
+      order(forward.slice(forward.indexOf("switch-over"))),
+    );
   }
   const cause = "the controller of this cycle ended before the cycle did";
   const back: Record<typeof event.reached, readonly Phase[]> = {
