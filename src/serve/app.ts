@@ -175,7 +175,9 @@ function actRoutes(app: FastifyInstance, services: Services): void {
     return { verb: "restart", what, work: (run) => there.restart(order, run) };
   });
   act("/v1/abort", ({ body }) => {
-    parse(bodies.abort, body ?? {});
+    const { operation } = parse(bodies.abort, body ?? {});
+    if (operation !== undefined && services.operations.current?.id !== operation)
+      throw new Refusal(409, `operation ${operation} is not running`, "it has ended: GET /v1/operations/ID");
     return { verb: "abort", what: "abort", work: (run) => verbs.abort(run) };
   });
   app.post("/v1/alerts", { bodyLimit: ALERTS_LIMIT }, async (request) => {

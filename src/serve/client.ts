@@ -54,7 +54,9 @@ export async function operate(
   const { body, signal, onProgress } = options;
   const { operation } = (await call(target, "POST", path, { body })) as { operation: OperationView };
   const stop = (): void => {
-    call(target, "POST", "/v1/abort", { body: {} }).catch(() => undefined);
+    call(target, "POST", "/v1/abort", {
+      body: path === "/v1/abort" ? {} : { operation: operation.id },
+    }).catch(() => undefined);
   };
   if (signal.aborted) stop();
   signal.addEventListener("abort", stop, { once: true });

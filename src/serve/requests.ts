@@ -37,7 +37,8 @@ export const bodies = {
     on: z.record(name, name).optional(),
     gone: z.array(name).max(1024).optional(),
   }),
-  abort: z.strictObject({}),
+  /** `operation`: only this one is meant. */
+  abort: z.strictObject({ operation: z.string().min(1).max(64).optional() }),
 } as const;
 
 /** Seconds a POST waits for the operation's end before it answers 202; without it it answers at once. */

@@ -220,6 +220,7 @@ describe("serve", () => {
       },
     });
     await inDetach;
+    expect(await ask(unix, "/v1/abort", { body: { operation: "another" } })).toMatchObject({ status: 409 });
     const stopped = await ask(unix, "/v1/abort?wait=30", { body: {} });
     expect(stopped.json.operation).toMatchObject({
       id: first.json.operation?.id,
