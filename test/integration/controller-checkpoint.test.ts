@@ -237,6 +237,48 @@ function killedIn(w: FakeCluster, last: string, strategy: Strategy, checkpoint: 
   }
 }
 
+it("two clusters make checkpoints in one store at a time, and leave each other's alone", async () => {
+  const [one, two] = [world({ deadlines: calm }), world({ deadlines: calm })];
+  two.cluster.name = "two";
+  two.cluster.checkpoints = { ...storeSettings(one), keep: 1 };
+  one.cluster.checkpoints = { ...storeSettings(one), keep: 1 };
+  const take = async (w: FakeCluster) =>
+    (await (await controllerOf(w, 30_000)).checkpoint({ name: "n" })).checkpoint;
+  const first = await Promise.all([take(one), take(two)]);
+  expect(new Set(first).size).toBe(2);
+  const [ours, theirs] = await Promise.all([take(one), take(two)]);
+  const states = (w: FakeCluster) =>
+    new Map(
+      storeOf(w)
+        .list()
+        .map((e) => [e.id, e.state]),
+    );
+  expect(states(one)).toEqual(
+    new Map([
+      [ours, "complete"],
+      [theirs, "foreign"],
+    ]),
+  );
+  expect(states(two)).toEqual(
+    new Map([
+      [ours, "foreign"],
+      [theirs, "complete"],
+    ]),
+  );
+  one.killAll();
+  await expect((await controllerOf(one, 30_000)).restart({ id: theirs })).rejects.toMatchObject({
+    exit: "refused",
+  });
+  expect((await (await controllerOf(one, 30_000)).restart({ id: ours })).outcome).toBe("done");
+  expectAsBefore(one);
+  expectAsBefore(two);
+});
+
+function storeSettings({ cluster }: FakeCluster) {
+  if (cluster.checkpoints === undefined) throw new Error("the world has no store");
+  return cluster.checkpoints;
+}
+
 describe("a checkpoint is refused, with nothing touched,", () => {
   const refused = async (w: FakeCluster) =>
     await (await controllerOf(w, 30_000)).checkpoint().then(
