@@ -22,7 +22,12 @@ export type {
   RankSpan,
   SetReport,
 } from "./controller/report.js";
-export { type AbortOutcome, type CompleteCheckpoint, Controller, type ControllerOptions } from "./controller/script.js";
+export {
+  type AbortOutcome,
+  type CompleteCheckpoint,
+  Controller,
+  type ControllerOptions,
+} from "./controller/script.js";
 export type { Sampling, TrafficSample } from "./controller/traffic-sampler.js";
 export type { JobStatus, RankStatus, StatusReport, VmStatus } from "./controller/snapshot.js";
 export type { PeerReport, RankReport } from "./protocol/messages.js";
