@@ -10,10 +10,17 @@ const FORWARDED = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2
 /** What a terminal sends to every process of its foreground group, mpirun included. */
 const FROM_TERMINAL = new Set<NodeJS.Signals>(["SIGINT", "SIGQUIT", "SIGTSTP"]);
 
+/**
+ * mpirun takes its handler of SIGPIPE away before it closes its sockets (rte_finalize in orte/mca/ess/hnp/ess_hnp_module.c):
+ * a daemon that is gone by then ends it by that signal, and a job that went well has exit code 141. What it starts gets
+ * the signal's default back from it (odls_default_module.c, plm_rsh_module.c).
+ */
+const IGNORING_SIGPIPE = `trap '' PIPE; exec "$0" "$@"`;
+
 /** Resolves with mpirun's exit code, or 128 + the number of the signal that ended it. */
 export function launch(program: string, words: readonly string[]): Promise<number> {
   return new Promise((resolve, reject) => {
-    const child = spawn(program, words, { stdio: "inherit" });
+    const child = spawn("/bin/sh", ["-c", IGNORING_SIGPIPE, program, ...words], { stdio: "inherit" });
     const forward = (signal: NodeJS.Signals) => {
       // A second SIGINT makes mpirun give up cleaning up: do not double what the terminal has sent.
       if (FROM_TERMINAL.has(signal) && inForeground()) return;
