@@ -36,6 +36,7 @@ for (const file of readdirSync(folder).sort()) {
       failed++;
       console.log(`failed: ${file} has no result line`);
     } else {
+      if (Number(last[2]) > 0) console.log(`failed: ${file.replace(/\.txt$/, "")}: ${last[2]} (named above)`);
       passed += Number(last[1]);
       failed += Number(last[2]);
       skipped += Number(last[3] ?? 0);

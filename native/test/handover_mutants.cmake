@@ -30,7 +30,7 @@ handover_mutant(no_quiet_set three_ranks [[!r->complete(r->context, "quiet")]] "
 handover_mutant(does_not_drain two_ranks_posts_on_the_way [[|| !r->drained(r->context, false)]] "|| !r")
 handover_mutant(counters_not_frozen three_ranks [[r->flip(r->context, true);]] "")
 handover_mutant(flips_with_descriptors_in_hand two_ranks_descriptors_held
-                [[if (!r->none_in_hand(r->context, false)) {]] "if (!r) {")
+                [[if (0 == error || !r->none_in_hand(r->context, false)) {]] "if (0 == error) {")
 handover_mutant(tears_down_with_descriptors_in_hand two_ranks_descriptors_held
                 [[!r->none_in_hand(r->context, false) || !r->drained]] "!r->drained")
 handover_mutant(abort_tears_down two_ranks_four_orders "        if (given_up) {" "        if (r) {")

@@ -30,6 +30,11 @@ describe("query-qmp-schema", () => {
     const none = z.strictObject({});
     const cases: [string, Parameters<QmpSchema["check"]>[1], RegExp][] = [
       ["query-nothing", {}, /unknown to this QEMU/],
+      [
+        "blockdev-reopen",
+        { args: z.strictObject({ options: z.array(z.object({ "node-name": z.string() })) }) },
+        /options\[\]: mandatory argument driver/,
+      ],
       ["device_del", { args: z.strictObject({ id: z.string(), force: z.boolean() }) }, /no argument force/],
       ["device_del", { args: none }, /mandatory argument id/],
       ["device_del", { args: z.strictObject({ id: z.number() }) }, /is string, not number/],

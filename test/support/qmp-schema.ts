@@ -56,8 +56,12 @@ export class QmpSchema {
 
   /** Arguments: every one of ours exists with our type, and every mandatory one is mandatory with us. */
   #argument(where: string, ours: z.ZodType, type: string): string[] {
+    const theirs = this.#entities.get(type);
+    if (ours instanceof z.ZodArray && theirs?.["meta-type"] === "array") {
+      return this.#argument(`${where}[]`, ours.element as z.ZodType, theirs["element-type"] ?? "");
+    }
     if (!(ours instanceof z.ZodObject)) return this.#result(where, ours, type);
-    const members = this.#entities.get(type)?.members ?? [];
+    const members = theirs?.members ?? [];
     const shape = ours.shape as Record<string, z.ZodType>;
     const problems = members
       .filter((member) => member.name !== undefined && !("default" in member))
