@@ -25,12 +25,19 @@ export type ExitCodeName = keyof typeof ExitCode;
 export class SymvirtError extends Error {
   readonly exit: ExitCodeName;
   readonly hint: string | undefined;
+  /** Nobody knows what the failed work did, or may yet do: nothing may be built on its having had no effect. */
+  readonly unsettled: boolean;
 
-  constructor(exit: ExitCodeName, message: string, options: { hint?: string; cause?: unknown } = {}) {
+  constructor(
+    exit: ExitCodeName,
+    message: string,
+    options: { hint?: string; cause?: unknown; unsettled?: boolean } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = "SymvirtError";
     this.exit = exit;
     this.hint = options.hint;
+    this.unsettled = options.unsettled === true;
   }
 
   get exitCode(): number {

@@ -13,6 +13,8 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 /* ---- what the rest of the library would do ---- */
 
@@ -286,6 +288,17 @@ static void deliver_one(void)
     complete(real, &tcp == real ? &tcp_endpoint : &openib_endpoint, d);
     if (triggers[q.tag].cbfunc) {
         triggers[q.tag].cbfunc(real, q.tag, &arrived.base, triggers[q.tag].cbdata);
+    }
+}
+
+static void deliver_broken(void)
+{
+    while (queue_first < queue_last) {
+        const struct queued q = queue[queue_first++ % QUEUE];
+        if (PUT != q.kind) {
+            mca_btl_base_descriptor_t *d = &q.fragment->base;
+            d->des_cbfunc(&tcp, &tcp_endpoint, d, OPAL_ERR_UNREACH);
+        }
     }
 }
 
@@ -591,6 +604,36 @@ CASE(throttle_holds_back_what_has_a_number)
     check_quiet();
 }
 
+/* What ob1 cannot take back when it is sent is refused when it is made. */
+CASE(throttle_refuses_descriptors_that_must_be_sent)
+{
+    static const uint32_t final = MCA_BTL_DES_FLAGS_BTL_OWNERSHIP | MCA_BTL_DES_FLAGS_SIGNAL;
+    static const struct {
+        size_t size;
+        uint32_t flags;
+        bool refused;
+    } kinds[] = {
+        {120, final, true},                                      /* RGET, and the first part of a buffered send */
+        {24, final, false},                                      /* what answers is short */
+        {120, final | MCA_BTL_DES_SEND_ALWAYS_CALLBACK, false},  /* ACK and PUT */
+        {120, MCA_BTL_DES_FLAGS_BTL_OWNERSHIP, false},           /* MATCH and RNDV: refused by btl_send */
+    };
+    for (int held = 0; held < 2; held++) {
+        leave_card();
+        peer->asked = true;
+        peer->sent[SV_VIA_TCP] += held ? 5000 : 0;
+        for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+            mca_btl_base_descriptor_t *d = sv_proxy.module.btl_alloc(&sv_proxy.module, peer, MCA_BTL_NO_ORDER,
+                                                                     kinds[i].size, kinds[i].flags);
+            CHECK_EQ(NULL == d, held && kinds[i].refused);
+            if (d) {
+                pml_free(d);
+            }
+        }
+        check_quiet();
+    }
+}
+
 CASE(throttle_is_of_the_routes_that_change)
 {
     struct sv_ranks others = {0};
@@ -790,6 +833,41 @@ CASE(sendi_over_tcp_that_fails)
     CHECK(NULL == d); /* completed and freed already */
     CHECK_EQ(sv_proxy_traffic(SV_VIA_TCP).sent, 0);
     check_quiet();
+}
+
+/* What is queued in a connection that breaks completes with an error, and BTL/tcp says it nowhere else. */
+static bool dies_of(void (*act)(void))
+{
+    int status = 0;
+    const pid_t child = fork();
+    if (0 == child) {
+        act();
+        deliver_broken();
+        _exit(0);
+    }
+    return child == waitpid(child, &status, 0) && WIFSIGNALED(status) && SIGABRT == WTERMSIG(status);
+}
+
+static void small_message(void)
+{
+    CHECK_EQ(pml_sendi("payload", NULL), OPAL_SUCCESS);
+}
+
+static void hello(void)
+{
+    CHECK_EQ(sv_remote_hello(peer), OPAL_SUCCESS);
+}
+
+static void fence(void);
+
+CASE(a_message_that_tcp_loses_ends_the_job)
+{
+    set_up(SV_VIA_TCP);
+    sv_opal.convertor_pack = pack;
+    send_mode = LATER;
+    CHECK(dies_of(small_message));
+    CHECK(dies_of(fence));
+    CHECK(!dies_of(hello)); /* only a cycle waits for its answer */
 }
 
 /* ---- one-sided ---- */
@@ -1034,6 +1112,13 @@ CASE(answer_to_a_get_waits)
     CHECK_EQ(rdma_calls, 1);
     CHECK(0 == strcmp(here, there));
     check_quiet();
+}
+
+static void fence(void)
+{
+    static char from[16], to[16];
+    sv_handle_t handle = remote_handle(1);
+    CHECK_EQ(pml_put(from, to, NULL, &handle, sizeof(to)), OPAL_SUCCESS);
 }
 
 CASE(put_that_cannot_start)

@@ -4,8 +4,8 @@ import type { Strategy } from "../controller/strategy.js";
 import { runBlackout } from "./blackout.js";
 import type { BenchLab, BenchWorld } from "./blackout-world.js";
 import { type GapSample, iterationMs, longestGap } from "./gap.js";
-import { collected } from "./instructions.js";
-import { comparePairs } from "./overhead.js";
+import { collected, costOfMessage, countArguments } from "./instructions.js";
+import { comparePairs, interleaved } from "./overhead.js";
 import { noProxyProblem, openibCommand } from "./overhead-lab.js";
 import { parseTimed, pingPongCommand, variantProblem } from "./pingpong.js";
 import { blackoutReport, figureSchema, overheadReport } from "./results.js";
@@ -69,11 +69,17 @@ describe("ping-pong", () => {
   });
 
   it("over openib is the same command but for the library, and has no other route", () => {
-    const [off, on] = [openibCommand("off", ["--a"]), openibCommand("on", ["--a"])];
+    const [off, on] = [openibCommand("off", { args: ["--a"] }), openibCommand("on", { args: ["--a"] })];
     expect(off.join(" ")).toMatch(
-      /^symvirt mpirun -x SYMVIRT_PROXY=none .*--mca btl openib,self,vader .*--a$/,
+      /^symvirt mpirun -x SYMVIRT_PROXY=none .*--mca btl openib,self .*--host vm1:1,vm2:1 .*--a$/,
     );
     expect(on).toEqual(off.map((word) => word.replace("=none", "=")));
+    const counted = openibCommand("on", {
+      ...{ args: ["--a"], oneGuest: true, under: ["/v/valgrind", "--x"], environment: ["VALGRIND_LIB=/v"] },
+    });
+    expect(counted.join(" ")).toMatch(
+      /-x VALGRIND_LIB=\/v .*--host vm1:2 .*-np 2 \/v\/valgrind --x \S*pingpong --a$/,
+    );
     const none = "[symvirt rank 0 1.2] info: inert: SYMVIRT_PROXY is none\n";
     expect([noProxyProblem(none + none), noProxyProblem(none)]).toEqual([undefined, expect.any(String)]);
     const words =
@@ -92,6 +98,24 @@ describe("ping-pong", () => {
     expect(() => collected("")).toThrow(/no total/);
   });
 
+  it("counts a message as the difference of two runs, of both ranks", async () => {
+    const bursts = { rounds: 10, few: 4, many: 12, settleMs: 200 };
+    const run = (messages: number) =>
+      Promise.resolve([`totals: ${10 * (50 + messages * 300)}`, `totals: ${10 * messages * 200}`]);
+    expect(await costOfMessage(bursts, run)).toBe(500);
+    expect(countArguments(bursts, 4).join(" ")).toBe(
+      "--mode count --bytes 8 --messages 4 --rounds 10 --settle 200",
+    );
+  });
+
+  it("lets another variant go first each time", async () => {
+    const order: string[] = [];
+    const run = (variant: string, number: number) => Promise.resolve(order.push(`${variant}${number}`));
+    const results = await interleaved(2, ["off", "inert", "on"] as const, run);
+    expect(order).toEqual(["off1", "inert1", "on1", "inert2", "on2", "off2"]);
+    expect(results).toEqual({ off: [1, 6], inert: [2, 4], on: [3, 5] });
+  });
+
   it("compares pairs by size, and makes a report of the published shape", () => {
     const run = (latencyUs: number) => ({
       mode: "time" as const,
@@ -106,6 +130,8 @@ describe("ping-pong", () => {
     expect(compared.latency[0]).toMatchObject({ bytes: 8, offUs: 16, onUs: 24, ratio: 1.5 });
     expect(compared.latency[0]?.spread.ratio).toEqual({ runs: 3, median: 1.5, min: 1.5, max: 1.5 });
     expect(compared.bandwidth[1]).toMatchObject({ bytes: 4096, ratio: 0.6667 });
+    const three = comparePairs({ off: [run(1)], on: [run(1)], inert: [run(2)] });
+    expect(three.latency[0]).toMatchObject({ ratio: 1, inertUs: 16, inertRatio: 2 });
     const one = figure([1]);
     const report = overheadReport.parse({
       ...{ schemaVersion: 1, bench: "overhead", machine, ...compared },
@@ -116,7 +142,7 @@ describe("ping-pong", () => {
       openib: null,
     });
     expect(overheadLines(report).join("\n")).toMatch(/on \/ off +1 +1\.0000/);
-    expect(overheadLines({ ...report, instructionsPerMessage: null })[0]).toContain("not counted");
+    expect(overheadLines({ ...report, instructionsPerMessage: null })[0]).toMatch(/tcp: not counted/);
     const { latency: _, ...incomplete } = report;
     expect(overheadReport.safeParse(incomplete).success).toBe(false);
   });

@@ -6,9 +6,26 @@ import { SymvirtError } from "../errors.js";
 import { runPingPong, type Variant } from "./pingpong.js";
 import { costPerMessage } from "./statistics.js";
 
-const ROUNDS = 20;
-const FEW = 32;
-const MANY = 160;
+/** Bursts of pingpong.c: so many, each of few and each of many messages. */
+export interface Bursts {
+  rounds: number;
+  few: number;
+  many: number;
+  /** What a network needs to deliver a burst; absent: the socket's buffer has it at once. */
+  settleMs?: number;
+}
+
+/** Over a socket of this host; both fit into its buffer. */
+const overTcp: Bursts = { rounds: 20, few: 32, many: 160 };
+
+/** What makes callgrind count inside a burst only. */
+export const callgrind = ["-q", "--tool=callgrind", "--toggle-collect=burst_*"] as const;
+
+/** Arguments of the ping-pong program; pure. */
+export const countArguments = ({ rounds, settleMs }: Bursts, messages: number): string[] => [
+  ...["--mode", "count", "--bytes", "8", "--messages", `${messages}`, "--rounds", `${rounds}`],
+  ...(settleMs === undefined ? [] : ["--settle", `${settleMs}`]),
+];
 
 /** Instructions collected in a profile, from its line `totals:` (or `summary:`). */
 export function collected(profile: string): number {
@@ -20,34 +37,35 @@ export function collected(profile: string): number {
   return total;
 }
 
-async function costOfRun(
-  variant: Variant,
-  messages: number,
-  socket: string,
-  signal: AbortSignal,
+/** The cost of one more message: of two runs, each of which gives the profiles of both ranks. */
+export async function costOfMessage(
+  bursts: Bursts,
+  run: (messages: number) => Promise<readonly string[]>,
 ): Promise<number> {
-  const folder = await mkdtemp(join(tmpdir(), "symvirt-bench-"));
-  try {
-    const under = [
-      ...["valgrind", "-q", "--tool=callgrind", "--toggle-collect=burst_*"],
-      `--callgrind-out-file=${folder}/rank.%q{OMPI_COMM_WORLD_RANK}`,
-    ];
-    const args = ["--mode", "count", "--bytes", "8", "--messages", `${messages}`, "--rounds", `${ROUNDS}`];
-    await runPingPong({ variant, socket, args, under, signal }, messages * ROUNDS);
-    const profiles = await Promise.all([0, 1].map((rank) => readFile(join(folder, `rank.${rank}`), "utf8")));
-    return profiles.reduce((sum, profile) => sum + collected(profile), 0);
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  const cost = async (messages: number) => ({
+    messages,
+    cost: (await run(messages)).reduce((sum, profile) => sum + collected(profile), 0),
+  });
+  const few = await cost(bursts.few);
+  return costPerMessage(await cost(bursts.many), few, bursts.rounds);
 }
 
-/** User-space instructions of both ranks for one message of 8 bytes. */
-export async function instructionsPerMessage(
+/** User-space instructions of both ranks for one message of 8 bytes, over BTL/tcp of this host. */
+export function instructionsPerMessage(
   variant: Variant,
   socket: string,
   signal: AbortSignal,
 ): Promise<number> {
-  const few = { messages: FEW, cost: await costOfRun(variant, FEW, socket, signal) };
-  const many = { messages: MANY, cost: await costOfRun(variant, MANY, socket, signal) };
-  return costPerMessage(many, few, ROUNDS);
+  return costOfMessage(overTcp, async (messages) => {
+    const folder = await mkdtemp(join(tmpdir(), "symvirt-bench-"));
+    try {
+      const profile = `--callgrind-out-file=${folder}/rank.%q{OMPI_COMM_WORLD_RANK}`;
+      const under = ["valgrind", ...callgrind, profile];
+      const args = countArguments(overTcp, messages);
+      await runPingPong({ variant, socket, args, under, signal }, messages * overTcp.rounds);
+      return await Promise.all([0, 1].map((rank) => readFile(join(folder, `rank.${rank}`), "utf8")));
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
 }

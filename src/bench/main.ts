@@ -77,7 +77,7 @@ function program(signal: AbortSignal): Command {
         if (!(flags.seconds > 0 && flags.seconds <= 600))
           throw new SymvirtError("usage", "--seconds must be a number above 0 and up to 600");
         const { runs, countRuns, bytes, seconds, lab, name } = flags;
-        const openib = (how: Pick<OverheadOptions, "runs" | "bytes" | "seconds">) =>
+        const openib = (how: Pick<OverheadOptions, "runs" | "countRuns" | "bytes" | "seconds">) =>
           overheadInLab(name, { ...how, say, signal });
         const options = { runs, countRuns, bytes, seconds, ...(lab ? { openib } : {}) };
         print(await runOverhead({ ...options, say, signal }), overheadLines, flags.json === true);

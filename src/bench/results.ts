@@ -28,23 +28,45 @@ export const machineSchema = z.strictObject({
   loadAtStart: z.number().min(0),
 });
 
-const timesBySize = {
+const latencyOfSize = z.strictObject({
+  bytes: z.number().int(),
+  offUs: z.number(),
+  onUs: z.number(),
+  /** on / off. */
+  ratio: z.number(),
+  spread: spread("offUs", "onUs", "ratio"),
+});
+
+const bandwidthOfSize = z.strictObject({
+  bytes: z.number().int(),
+  offMBps: z.number(),
+  onMBps: z.number(),
+  ratio: z.number(),
+  spread: spread("offMBps", "onMBps", "ratio"),
+});
+
+const timesBySize = { latency: z.array(latencyOfSize), bandwidth: z.array(bandwidthOfSize) };
+
+/** With the inert library as well; inertRatio is inert / off. */
+const timesOfThree = {
   latency: z.array(
-    z.strictObject({
-      bytes: z.number().int(),
-      offUs: z.number(),
-      onUs: z.number(),
-      ratio: z.number(),
-      spread: spread("offUs", "onUs", "ratio"),
+    latencyOfSize.extend({
+      inertUs: z.number().optional(),
+      inertRatio: z.number().optional(),
+      spread: latencyOfSize.shape.spread.extend({
+        inertUs: figureSchema.optional(),
+        inertRatio: figureSchema.optional(),
+      }),
     }),
   ),
   bandwidth: z.array(
-    z.strictObject({
-      bytes: z.number().int(),
-      offMBps: z.number(),
-      onMBps: z.number(),
-      ratio: z.number(),
-      spread: spread("offMBps", "onMBps", "ratio"),
+    bandwidthOfSize.extend({
+      inertMBps: z.number().optional(),
+      inertRatio: z.number().optional(),
+      spread: bandwidthOfSize.shape.spread.extend({
+        inertMBps: figureSchema.optional(),
+        inertRatio: figureSchema.optional(),
+      }),
     }),
   ),
 };
@@ -65,11 +87,21 @@ export const overheadReport = z.strictObject({
     })
     .nullable(),
   /** On this host, over BTL/tcp. */
-  ...timesBySize,
+  ...timesOfThree,
   /** In the lab, over openib; null when it was not wanted. */
   openib: z
     .strictObject({
       accelerator: z.enum(["kvm", "tcg"]),
+      /** As above, of two ranks in one guest; null when valgrind is missing or was not wanted. */
+      instructionsPerMessage: z
+        .strictObject({
+          bytes: z.literal(8),
+          off: z.number(),
+          on: z.number(),
+          onOverOff: z.number(),
+          spread: spread("off", "on", "onOverOff"),
+        })
+        .nullable(),
       ...timesBySize,
       /** Of the smallest size, 16 on their way. */
       messageRate: z.strictObject({

@@ -8,58 +8,67 @@ const spell = (f: Figure, digits: number): string[] =>
 
 const head = ["runs", "median", "min", "max"];
 
+const times = ["bytes", "off", "on", "inert", "runs", "on/off", "min", "max", "inert/off", "min", "max"];
+
 function timesLines(where: string, { latency, bandwidth }: Pick<OverheadReport, "latency" | "bandwidth">) {
+  const rest = (ratio: Figure, inert: Figure | undefined) => [
+    ...[`${ratio.runs}`, ...spell(ratio, 4)],
+    ...(inert === undefined ? ["-", "-", "-"] : spell(inert, 4)),
+  ];
   return [
     "",
-    `Latency ${where} (half of there and back), microseconds; ratio of pairs on / off`,
+    `Latency ${where} (half of there and back), microseconds; ratios of runs next to each other`,
     ...textTable(
-      ["bytes", "off", "on", "runs", "ratio", "min", "max"],
-      latency.map((l) => [
-        ...[`${l.bytes}`, l.offUs.toFixed(2), l.onUs.toFixed(2), `${l.spread.ratio.runs}`],
-        ...spell(l.spread.ratio, 4),
+      times,
+      latency.map(({ bytes, offUs, onUs, inertUs, spread }) => [
+        ...[`${bytes}`, offUs.toFixed(2), onUs.toFixed(2), inertUs?.toFixed(2) ?? "-"],
+        ...rest(spread.ratio, spread.inertRatio),
       ]),
       0,
     ),
     "",
-    `Bandwidth ${where} (16 messages on their way), MB/s; ratio of pairs on / off`,
+    `Bandwidth ${where} (16 messages on their way), MB/s; ratios of runs next to each other`,
     ...textTable(
-      ["bytes", "off", "on", "runs", "ratio", "min", "max"],
-      bandwidth.map((b) => [
-        ...[`${b.bytes}`, b.offMBps.toFixed(2), b.onMBps.toFixed(2), `${b.spread.ratio.runs}`],
-        ...spell(b.spread.ratio, 4),
+      times,
+      bandwidth.map(({ bytes, offMBps, onMBps, inertMBps, spread }) => [
+        ...[`${bytes}`, offMBps.toFixed(2), onMBps.toFixed(2), inertMBps?.toFixed(2) ?? "-"],
+        ...rest(spread.ratio, spread.inertRatio),
       ]),
       0,
     ),
   ];
 }
 
-export function overheadLines({
-  instructionsPerMessage: counts,
-  latency,
-  bandwidth,
-  openib,
-}: OverheadReport): string[] {
-  const instructions =
-    counts === null
-      ? ["Instructions per message: not counted"]
-      : [
-          "User-space instructions of both ranks per message of 8 bytes",
-          ...textTable(
-            ["library", ...head],
-            (["off", "inert", "on", "onOverOff"] as const).map((key) => [
-              key === "onOverOff" ? "on / off" : key,
-              `${counts.spread[key].runs}`,
-              ...spell(counts.spread[key], key === "onOverOff" ? 4 : 1),
-            ]),
-            1,
-          ),
-        ];
+type Counts = Record<"off" | "on" | "onOverOff", Figure> & { inert?: Figure };
+
+function countLines(where: string, counts: { spread: Counts } | null): string[] {
+  if (counts === null) return [`Instructions per message ${where}: not counted`];
+  const { off, inert, on, onOverOff } = counts.spread;
+  const row = (name: string, f: Figure, digits: number) => [name, `${f.runs}`, ...spell(f, digits)];
   return [
-    ...instructions,
-    ...timesLines("on this host, over tcp", { latency, bandwidth }),
+    `User-space instructions of both ranks per message of 8 bytes ${where}`,
+    ...textTable(
+      ["library", ...head],
+      [
+        row("off", off, 1),
+        ...(inert === undefined ? [] : [row("inert", inert, 1)]),
+        ...[row("on", on, 1), row("on / off", onOverOff, 4)],
+      ],
+      1,
+    ),
+  ];
+}
+
+export function overheadLines(report: OverheadReport): string[] {
+  const { instructionsPerMessage, openib } = report;
+  return [
+    ...countLines("on this host, over tcp", instructionsPerMessage),
+    ...timesLines("on this host, over tcp", report),
+    "",
     ...(openib === null
-      ? ["", "Over openib: not measured"]
+      ? ["Over openib: not measured"]
       : [
+          ...countLines("in a guest, over openib", openib.instructionsPerMessage),
           ...timesLines(`between two guests, over openib (${openib.accelerator})`, openib),
           "",
           `Messages of ${openib.messageRate.bytes} bytes a second over openib; ratio of pairs on / off`,

@@ -57,7 +57,7 @@ export function serveCommand(): Command {
     });
 }
 
-/** Serves until SIGTERM or SIGINT. */
+/** Serves until SIGTERM, SIGINT or SIGHUP (its terminal is gone). */
 async function runServer(flags: ServeFlags): Promise<number> {
   // Only here: every other verb starts faster without the server's modules.
   const [{ serve }, { controllerVerbs }, { Access, readToken }, { parseListen }, { pino }] =
@@ -79,7 +79,7 @@ async function runServer(flags: ServeFlags): Promise<number> {
   const { cluster } = controller;
   const listen = flags.listen.length > 0 ? flags.listen : [`unix:${join(cluster.state, "serve.sock")}`];
   const stopped = new Promise<string>((resolve) => {
-    for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => resolve(signal));
+    for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.on(signal, () => resolve(signal));
   });
   const manifest: unknown = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
   const server = await serve({

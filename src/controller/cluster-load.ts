@@ -149,13 +149,14 @@ function crossCheck(cluster: Cluster): Complaint[] {
         path: ["vms", name, "command"],
         text: `must name the pid file: -pidfile ${v.pidfile} as words of its own`,
       });
-    const channel = `${v.host}:${v.channel.replaceAll("{vm}", name)}`;
-    if (sockets.has(channel))
-      wrong.push({
-        path: ["vms", name, "channel"],
-        text: `the same socket as that of ${sockets.get(channel)}`,
-      });
-    sockets.set(channel, name);
+    // A file copied and pasted: one VM would be taken for the other.
+    for (const key of ["channel", "qmp", "pidfile"] as const) {
+      const file = `${v.host}:${v[key].replaceAll("{vm}", name)}`;
+      const other = files.get(file);
+      if (other !== undefined)
+        wrong.push({ path: ["vms", name, key], text: `the same path as ${other.key} of ${other.name}` });
+      files.set(file, { name, key });
+    }
   }
   return wrong;
 }

@@ -124,6 +124,7 @@ async function followAll(fleet: Fleet, signal: AbortSignal): Promise<void> {
   }
 }
 
+/** What the VM is there; undefined when it is not. Silence is not absence: only its host can say that no process is there. */
 async function look(
   fleet: Fleet,
   vm: string,
@@ -134,8 +135,14 @@ async function look(
     return await fleet.driver(vm, host).inspect(signal);
   } catch (error) {
     signal.throwIfAborted();
-    if (error instanceof SymvirtError && error.exit === "unreachable") return undefined;
-    throw error;
+    if (!(error instanceof SymvirtError) || error.exit !== "unreachable") throw error;
+    const pids = await fleet.vmm.findProcesses(vm, host, signal);
+    if (pids.length === 0) return undefined;
+    throw new SymvirtError(
+      "unreachable",
+      `${vm} on ${host} does not answer, and its process is there (pid ${pids.join(", ")}): ${error.message}`,
+      { hint: "see why, or end that process if the VM is not to be kept; then run `symvirt abort` again", cause: error },
+    );
   }
 }
 

@@ -28,6 +28,7 @@ import { Awaited } from "./run/awaited.js";
 import { effectName } from "./run/effect-name.js";
 import { EventQueue } from "./run/event-queue.js";
 import { PhaseDeadline } from "./run/phase-deadline.js";
+import { cutShort } from "./run/cut-short.js";
 import { RunningOp } from "./run/running-op.js";
 import { Spans } from "./spans.js";
 import type { CycleTarget, Journal } from "./state/journal.js";
@@ -160,10 +161,12 @@ export class CycleRunner {
     this.dispatch(first);
     try {
       return await this.#ended;
+    } catch (error) {
+      throw cutShort(error, this.#options.target.cycle, this.#state.phase);
     } finally {
       this.#meeting.close();
       this.#deadline.clear();
-      this.#op.close();
+      this.#op.abandon();
       this.#stopWatchingCopy();
       this.#awaited.forget();
     }

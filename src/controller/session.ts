@@ -52,8 +52,13 @@ export async function openSession(cluster: Cluster, options: SessionOptions): Pr
   const lock = await acquireLock(cluster.state, { what, acting, waitMs: cluster.deadlines.hello });
   const journal = new Journal(cluster.state);
   if (acting) {
-    journal.repair();
-    journal.rotate();
+    try {
+      journal.repair();
+      journal.rotate();
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
   }
   const fleet = new Fleet(cluster, options.vmm ?? qemuVmm(cluster), new Placement(cluster), options.timing);
   return {

@@ -10,8 +10,8 @@ const plan: Stretch[] = [
   { program: "ring", args: [], cycles: [cycle, cycle, cycle] },
   { program: "sizes", args: [], cycles: [cycle, cycle] },
 ];
-const held = (descriptors: number): RankHoldings[] => [
-  { rank: 0, descriptors, threads: 3, mappings: 100, verbs: 9, rssKiB: 1 },
+const held = (descriptors: number, epoch: number): RankHoldings[] => [
+  { rank: 0, epoch, descriptors, threads: 3, mappings: 100, verbs: 9, rssKiB: 1 },
 ];
 
 interface Course {
@@ -20,9 +20,11 @@ interface Course {
   /** By job, from 1. */
   ends?: Record<number, Error>;
   useless?: string;
+  /** Cycles, from the first, after which not every rank has opened a card anew. */
+  unsettled?: number;
 }
 
-function world({ cycles = {}, ends = {}, useless = "" }: Course) {
+function world({ cycles = {}, ends = {}, useless = "", unsettled = 0 }: Course) {
   const calls: string[] = [];
   let cycleNumber = 0;
   let jobNumber = 0;
@@ -35,7 +37,7 @@ function world({ cycles = {}, ends = {}, useless = "" }: Course) {
           const does = cycles[++cycleNumber] ?? 30;
           if (does instanceof Error) return Promise.reject(does);
           const done = { program, vm, to: "h3", strategy, totalMs: 1, downtimeMs: 1 };
-          return Promise.resolve({ done, held: held(does) });
+          return Promise.resolve({ done, held: held(does, cycleNumber > unsettled ? 2 : 1) });
         },
         end: () => {
           calls.push(`end ${program}`);
@@ -74,6 +76,11 @@ describe("runSoak", () => {
     expect(calls).toEqual(["start ring", "clear up", "start sizes", "end sizes"]);
     expect(result.cycles.map((c) => c.number)).toEqual([1, 4, 5]);
     expect(isGood(result)).toBe(false);
+  });
+
+  it("is settled when every rank has opened a card anew", async () => {
+    const { result } = await soak({ cycles: { 1: 30, 2: 35, 3: 36, 4: 30, 5: 30 }, unsettled: 1 });
+    expect(result.faults[0]?.message).toContain("rank 0 holds 36 descriptors, not 35");
   });
 
   it("more descriptors than after the job's first cycle are a leak; fewer are not", async () => {

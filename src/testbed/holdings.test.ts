@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { leaked, type RankHoldings } from "./holdings.js";
 
 const held = (rank: number, more: Partial<RankHoldings> = {}): RankHoldings => ({
-  ...{ rank, descriptors: 30, threads: 3, mappings: 200, verbs: 12, rssKiB: 30_000 },
+  ...{ rank, epoch: 2, descriptors: 30, threads: 3, mappings: 200, verbs: 12, rssKiB: 30_000 },
   ...more,
 });
 

@@ -4,6 +4,8 @@ import type { Testbed } from "./testbed.js";
 
 export interface RankHoldings {
   rank: number;
+  /** How often it has opened a card: the epoch it reports. */
+  epoch: number;
   descriptors: number;
   threads: number;
   mappings: number;
@@ -35,7 +37,8 @@ export async function holdings(bed: Testbed, ranks: readonly RankSample[]): Prom
       const [rank = -1, descriptors = -1, threads = -1, mappings = -1, verbs = -1, rssKiB = -1] = line
         .split(" ")
         .map(Number);
-      return { rank, descriptors, threads, mappings, verbs, rssKiB };
+      const epoch = ranks.find((r) => r.rank === rank)?.report.epoch ?? 0;
+      return { rank, epoch, descriptors, threads, mappings, verbs, rssKiB };
     })
     .sort((a, b) => a.rank - b.rank);
 }

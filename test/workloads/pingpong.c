@@ -8,7 +8,10 @@
  * --mode count: --rounds bursts of --messages messages of --bytes bytes, for an instruction counter that
  * collects inside the functions burst_* only. A burst is received in one go, when all of it has arrived:
  * the ranks tell each other so through a page of shared memory, outside those functions, and while they
- * wait nobody calls MPI. So no polling for messages not there yet is counted.
+ * wait nobody calls MPI. So no polling for messages not there yet is counted. --settle MS is for a network
+ * that delivers on its own: both ranks wait that long after a burst was sent, then one takes the messages
+ * and the other the completions (in burst_reap), in turns of progress whose number does not depend on time;
+ * a few messages there and back, not counted, give credits back before the next burst.
  *
  * Prints one line of JSON. Both check what they receive.
  */
@@ -27,7 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { max_sizes = 32, max_burst = 256, max_bytes = 1 << 26, samples_most = 20000, window = 16, tag = 7 };
+enum { max_sizes = 32, max_burst = 256, max_bytes = 1 << 26, samples_most = 20000, window = 16, tag = 7, reap_turns = 8 };
 enum { exit_usage = 2, exit_wrong = 3 };
 
 static int rank;
@@ -37,6 +40,7 @@ struct options {
     int sizes[max_sizes], size_count;
     long messages, rounds;
     double seconds; /* a size and measurement */
+    long settle_ms;
 };
 
 static double now_us(void)
@@ -223,9 +227,16 @@ static void await(atomic_long *counter, long value)
     }
 }
 
+static void settle(const struct options *o)
+{
+    const struct timespec t = {.tv_sec = o->settle_ms / 1000, .tv_nsec = o->settle_ms % 1000 * 1000000};
+    nanosleep(&t, NULL);
+}
+
 void burst_send(const uint64_t *data, int bytes, int n);
 void burst_post(uint64_t *data, int bytes, int n, MPI_Request *requests);
 void burst_wait(int n, MPI_Request *requests);
+void burst_reap(void);
 
 __attribute__((noinline)) void burst_send(const uint64_t *data, int bytes, int n)
 {
@@ -246,6 +257,24 @@ __attribute__((noinline)) void burst_wait(int n, MPI_Request *requests)
     MPI_Waitall(n, requests, MPI_STATUSES_IGNORE);
 }
 
+/* The completions of a burst that are there, in a fixed number of turns of progress. */
+__attribute__((noinline)) void burst_reap(void)
+{
+    int found;
+    for (int i = 0; i < reap_turns; i++) {
+        MPI_Iprobe(1, tag, MPI_COMM_WORLD, &found, MPI_STATUS_IGNORE);
+    }
+}
+
+/* Credits of openib travel with messages the other way. */
+static void give_back(long round)
+{
+    unsigned char out[8] = {0}, in[8];
+    for (int i = 0; i < 4; i++) {
+        ping(out, in, sizeof(out), round + i);
+    }
+}
+
 static void run_counted(const struct options *o)
 {
     const int n = (int)o->messages, bytes = o->sizes[0];
@@ -264,11 +293,16 @@ static void run_counted(const struct options *o)
             await(&page->posted, round);
             burst_send(data, bytes, n);
             atomic_store(&page->sent, round);
+            if (o->settle_ms > 0) {
+                settle(o);
+                burst_reap();
+            }
             await(&page->done, round);
         } else {
             burst_post(data, bytes, n, requests);
             atomic_store(&page->posted, round);
             await(&page->sent, round);
+            settle(o);
             burst_wait(n, requests);
             for (size_t i = 0; i < words; i++) {
                 if (data[i] != ((uint64_t)round << 32 | i)) {
@@ -276,6 +310,9 @@ static void run_counted(const struct options *o)
                 }
             }
             atomic_store(&page->done, round);
+        }
+        if (o->settle_ms > 0) {
+            give_back(round);
         }
     }
     if (rank == 0) {
@@ -312,7 +349,8 @@ static bool read_options(int argc, char **argv, struct options *o)
     static const struct option known[] = {
         {"mode", required_argument, NULL, 'm'},    {"bytes", required_argument, NULL, 'b'},
         {"messages", required_argument, NULL, 'n'}, {"rounds", required_argument, NULL, 'r'},
-        {"seconds", required_argument, NULL, 's'}, {NULL, 0, NULL, 0},
+        {"seconds", required_argument, NULL, 's'}, {"settle", required_argument, NULL, 'w'},
+        {NULL, 0, NULL, 0},
     };
     int c;
     bool ok = true;
@@ -326,6 +364,7 @@ static bool read_options(int argc, char **argv, struct options *o)
         case 'b': ok = read_sizes(optarg, o); break;
         case 'n': ok = read_long(optarg, 0, samples_most, &o->messages); break;
         case 'r': ok = read_long(optarg, 1, 1000000, &o->rounds); break;
+        case 'w': ok = read_long(optarg, 0, 10000, &o->settle_ms); break;
         case 's':
             o->seconds = strtod(optarg, NULL);
             ok = o->seconds > 0 && o->seconds <= 600;
@@ -352,7 +391,8 @@ int main(int argc, char **argv)
     if (!read_options(argc, argv, &o) || ranks != 2) {
         if (rank == 0) {
             fprintf(stderr, "usage: mpirun -np 2 pingpong [--mode time] [--bytes N,N,...] [--messages N] [--seconds S]\n"
-                            "       mpirun -np 2 pingpong --mode count [--bytes N] --messages N [--rounds N]\n");
+                            "       mpirun -np 2 pingpong --mode count [--bytes N] --messages N [--rounds N]\n"
+                            "                          [--settle MS]\n");
         }
         MPI_Finalize();
         return exit_usage;

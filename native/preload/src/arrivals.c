@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "arrivals.h"
 
+#include "peek.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 /* Before the first message every look must miss. */
 static struct sv_arrivals none[2] = {{.real = &none}, {.real = &none}};
@@ -21,25 +21,6 @@ static mca_btl_base_module_recv_cb_fn_t real_control;
 
 /* ---- the word of the descriptor ---- */
 
-static bool peek(const void *address, void *room, size_t size)
-{
-    const struct iovec to = {room, size}, from = {(void *)(uintptr_t)address, size};
-    return (ssize_t)size == process_vm_readv(getpid(), &to, 1, &from, 1, 0);
-}
-
-/* Is there an OPAL object of that class? Read through the kernel: the word may be anything. */
-static bool is_of_class(const void *address, const char *name)
-{
-    const opal_class_t *class;
-    const char *class_name;
-    char text[64] = "";
-    const size_t size = strlen(name) + 1;
-    return size <= sizeof(text) && address && 0 == (uintptr_t)address % sizeof(void *) &&
-           peek((const char *)address + offsetof(opal_object_t, obj_class), &class, sizeof(class)) &&
-           peek((const char *)class + offsetof(opal_class_t, cls_name), &class_name, sizeof(class_name)) &&
-           peek(class_name, text, size) && 0 == memcmp(text, name, size);
-}
-
 static unsigned find_word(const mca_btl_base_descriptor_t *descriptor)
 {
     enum { LAST = 64, MOST_SEARCHES = 16 };
@@ -48,10 +29,10 @@ static unsigned find_word(const mca_btl_base_descriptor_t *descriptor)
     }
     for (unsigned i = sizeof(opal_object_t) / sizeof(void *); i < LAST; i++) {
         void *word;
-        if (!peek((void *const *)descriptor + i, &word, sizeof(word))) {
+        if (!sv_peek((void *const *)descriptor + i, &word, sizeof(word))) {
             break;
         }
-        if (is_of_class(word, "mca_btl_openib_endpoint_t")) {
+        if (sv_is_of_class(word, "mca_btl_openib_endpoint_t")) {
             sv_debug("word %u of openib's receive descriptors is the endpoint", i);
             return i;
         }
@@ -70,7 +51,7 @@ static bool grow(void)
         return false;
     }
     sv_arrivals_table = bigger;
-    slots = size;
+    __atomic_store_n(&slots, size, __ATOMIC_RELEASE); /* who reads the new length finds the new table */
     sv_arrivals_shift = 64 - (unsigned)__builtin_ctz(size);
     for (unsigned i = 0; i < before; i++) {
         if (old[i].real) {
@@ -125,8 +106,10 @@ void sv_arrivals_first(const mca_btl_base_descriptor_t *descriptor, const void *
 uint64_t sv_arrivals_present(void)
 {
     uint64_t sum = 0;
-    for (unsigned i = 0; i < slots; i++) {
-        sum += sv_arrivals_table[i].count;
+    const unsigned count = __atomic_load_n(&slots, __ATOMIC_ACQUIRE); /* before the table */
+    const struct sv_arrivals *table = __atomic_load_n(&sv_arrivals_table, __ATOMIC_RELAXED);
+    for (unsigned i = 0; i < count; i++) {
+        sum += table[i].count;
     }
     return sum;
 }

@@ -105,6 +105,11 @@ static int add_by(int via, size_t count, opal_proc_t **procs, sv_endpoint_t **pe
         }
     }
     for (size_t i = 0; OPAL_SUCCESS == rc && i < n; i++) {
+        mca_btl_base_module_t *tcp = sv_proxy.tcp[0];
+        for (int m = 1; SV_VIA_TCP == via && NULL == real[i] && m < sv_proxy.tcp_count; m++) {
+            tcp = sv_proxy.tcp[m]; /* not every module reaches every peer */
+            tcp->btl_add_procs(tcp, 1, &own[i], &real[i], NULL);
+        }
         if (NULL == real[i]) {
             continue;
         }
@@ -117,7 +122,7 @@ static int add_by(int via, size_t count, opal_proc_t **procs, sv_endpoint_t **pe
             e->openib = real[i];
         } else if (NULL == e->tcp) {
             e->tcp = real[i];
-            e->tcp_module = sv_proxy.tcp[0];
+            e->tcp_module = tcp;
         }
         e->wants_openib = !sv_proxy.tcp_only;
         route(e, via);
@@ -125,7 +130,7 @@ static int add_by(int via, size_t count, opal_proc_t **procs, sv_endpoint_t **pe
             add_openib(1, &e->proc, &e->openib, NULL); /* the others were connected just before */
         }
         peers[at[i]] = e;
-        if (reachable && NULL == direct && at[i] / 64 < (size_t)reachable->array_size) {
+        if (reachable && at[i] / 64 < (size_t)reachable->array_size) {
             reachable->bitmap[at[i] / 64] |= 1ull << at[i] % 64;
         }
     }

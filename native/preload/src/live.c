@@ -56,17 +56,19 @@ static uint64_t connecting_us; /* 0: not begun in this order */
 
 static int connect_tcp(void *context)
 {
-    if (0 == connecting_us) {
-        for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
-            if (NULL == e->proc || sv_endpoint_is_self(e) || !concerns(e)) {
-                continue;
-            }
-            const bool talks = e->sent[SV_VIA_OPENIB] || sv_endpoint_received(e->peer);
-            if (OPAL_SUCCESS != sv_tcp_connect(e) || (talks && OPAL_SUCCESS != sv_remote_hello(e))) {
-                snprintf(sv_status.detail, sizeof(sv_status.detail), "tcp does not reach rank %u", e->peer);
-                return -EHOSTUNREACH;
-            }
+    const bool first = 0 == connecting_us;
+    /* Each time: the PML meets new peers meanwhile, and the flip follows at once where this says yes. */
+    for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
+        if (NULL == e->proc || sv_endpoint_is_self(e) || !concerns(e)) {
+            continue;
         }
+        const bool greets = first && (e->sent[SV_VIA_OPENIB] || sv_endpoint_received(e->peer));
+        if (OPAL_SUCCESS != sv_tcp_connect(e) || (greets && OPAL_SUCCESS != sv_remote_hello(e))) {
+            snprintf(sv_status.detail, sizeof(sv_status.detail), "tcp does not reach rank %u", e->peer);
+            return -EHOSTUNREACH;
+        }
+    }
+    if (first) {
         connecting_us = sv_now_us();
     }
     return 0 == sv_remote_hellos || sv_since(connecting_us) >= CONNECT_MS * 1000u;
@@ -195,7 +197,7 @@ static bool join(void)
 static bool complete(void *context, const char *key)
 {
     if (0 == strcmp(key, "handles") && sv_board_ready(sv_handled_cycle, sv_handled_step, key)) {
-        return join();
+        return sv_rebuild_handles_failed() || join(); /* a rank that failed is not there to be joined */
     }
     return NULL != sv_board_ready(sv_handled_cycle, sv_handled_step, key);
 }
@@ -209,6 +211,7 @@ static int tear_down(void *context)
 {
     const uint64_t start = sv_now_us();
     int open_count = 0;
+    sv_proxy.rebuilding = false; /* also of a return that was given up between its set and the flip */
     if (stays()) {
         return sv_openib_drop(&moving, sv_status.detail, sizeof(sv_status.detail));
     }

@@ -92,8 +92,19 @@ int sv_opal_resolve(char *why, size_t size)
         return -1;
     }
     memcpy(&sv_opal.event_base_loop, &address, sizeof(address));
-    address = event ? dlsym(event, "event_base_get_num_events") : NULL;
-    memcpy(&sv_opal.event_base_get_num_events, &address, sizeof(address));
+    const struct {
+        const char *name;
+        void *pointer;
+    } of_libevent[] = {
+        {"event_base_get_num_events", &sv_opal.event_base_get_num_events},
+        {"event_base_foreach_event", &sv_opal.event_base_foreach_event},
+        {"event_get_callback_arg", &sv_opal.event_get_callback_arg},
+        {"event_del", &sv_opal.event_del},
+    };
+    for (size_t i = 0; i < sizeof(of_libevent) / sizeof(of_libevent[0]); i++) {
+        address = event ? dlsym(event, of_libevent[i].name) : NULL;
+        memcpy(of_libevent[i].pointer, &address, sizeof(address));
+    }
     return 0;
 }
 

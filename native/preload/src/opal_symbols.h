@@ -41,6 +41,10 @@ struct sv_opal {
     int (*event_base_loop)(opal_event_base_t *, int);
     /* libevent 2.1; NULL in older ones, then a bounded number of passes must do */
     int (*event_base_get_num_events)(opal_event_base_t *, unsigned int);
+    int (*event_base_foreach_event)(opal_event_base_t *,
+                                    int (*)(const opal_event_base_t *, const struct event *, void *), void *);
+    void *(*event_get_callback_arg)(const struct event *);
+    int (*event_del)(struct event *);
     int (*mpi_get_library_version)(char *, int *);
     const mca_base_component_t *selected_pml;
     const bool *thread_multiple;

@@ -7,6 +7,7 @@
 #include "registration.h"
 #include "release.h"
 #include "roce.h"
+#include "udcm_timers.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -224,6 +225,7 @@ int sv_openib_drop(const struct sv_ranks *peers, char *why, size_t size)
         if (NULL == e->openib || e->peer == sv_proxy.rank || !sv_ranks_has(peers, e->peer)) {
             continue;
         }
+        sv_udcm_timers_end(e->openib);
         sv_endpoint_delete_openib(e);
         if (!forget_proc(e->proc) && 0 == rc) {
             snprintf(why, size, "openib has no record of rank %u that could be taken out", e->peer);

@@ -94,6 +94,9 @@ static mca_btl_base_descriptor_t *proxy_alloc(mca_btl_base_module_t *module, sv_
                                               size_t size, uint32_t flags)
 {
     mca_btl_base_module_t *real = endpoint->module;
+    if (sv_unlikely(endpoint->throttled) && sv_throttle_final(size, flags) && sv_throttle_holds(endpoint)) {
+        return NULL;
+    }
     return took(real->btl_alloc(real, endpoint->real, order, size, flags), endpoint->via);
 }
 

@@ -146,6 +146,9 @@ uint64_t sv_endpoint_received(uint32_t rank);
 /* tcp.c */
 void sv_tcp_adopt(void);
 int sv_tcp_connect(sv_endpoint_t *endpoint);
+/* BTL/tcp says so nowhere but in the status of a completion (btl_tcp_endpoint.c): it has no
+ * btl_register_error. Ends the job, as ob1 does when one of its own is lost. */
+_Noreturn void sv_tcp_lost(const char *what, const sv_endpoint_t *endpoint);
 void sv_tcp_disconnect_all(void);
 /* tcp_sendi.c: btl_sendi, of which `unsent` is the last argument: NULL, or where to put the descriptor
  * that the PML may go on with. OPAL_SUCCESS, or OPAL_ERR_RESOURCE_BUSY; another error says that the

@@ -201,6 +201,11 @@ int sv_rebuild_connect(int rc)
     return rc;
 }
 
+bool sv_rebuild_handles_failed(void)
+{
+    return failed_rank(set_of("handles"), sizeof(struct handles_post)) >= 0;
+}
+
 int sv_rebuild_adopt(int rc)
 {
     const struct sv_board_set *set = set_of("handles");

@@ -7,6 +7,8 @@
 #ifndef SV_REBUILD_H
 #define SV_REBUILD_H
 
+#include <stdbool.h>
+
 /* The board key of a part in this attempt (several attempts may be made in one step). */
 const char *sv_rebuild_key(const char *part);
 /* Which attempt the following calls belong to, from 0. */
@@ -23,6 +25,8 @@ int sv_rebuild_keep(void);
 int sv_rebuild_connect(int opened);
 /* When the "handles" set is complete: from here on every peer can be reached over openib. */
 int sv_rebuild_adopt(int connected);
+/* Of a complete set "handles": some rank could not connect. */
+bool sv_rebuild_handles_failed(void);
 /* Posts whether this rank's endpoints are connected ("joined"); 0 or negative errno of the join. */
 void sv_rebuild_post_joined(int error);
 /* When the "joined" set is complete: 0 if every rank is connected. */

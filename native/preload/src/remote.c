@@ -37,12 +37,21 @@ static void message_done(mca_btl_base_module_t *module, sv_endpoint_t *real, mca
                          int status)
 {
     sv_proxy.traffic[SV_VIA_TCP].outstanding--;
+    if (sv_unlikely(OPAL_SUCCESS != status)) {
+        const struct message *message = descriptor->des_segments[0].seg_addr.pval;
+        if (message->op < HELLO) { /* for the others nobody waits but a cycle, which has its deadline */
+            sv_tcp_lost("a one-sided message", descriptor->des_cbdata);
+        }
+    }
 }
 
 static void put_done(mca_btl_base_module_t *module, sv_endpoint_t *real, void *local, sv_handle_t *handle,
                      void *context, void *data, int status)
 {
     sv_proxy.traffic[SV_VIA_TCP].outstanding--;
+    if (sv_unlikely(OPAL_SUCCESS != status)) {
+        sv_tcp_lost("one-sided data", context);
+    }
 }
 
 static int send_message(sv_endpoint_t *endpoint, const struct message *message)
@@ -60,7 +69,7 @@ static int send_message(sv_endpoint_t *endpoint, const struct message *message)
     sv_tcp_note(descriptor);
     memcpy(descriptor->des_segments[0].seg_addr.pval, message, sizeof(*message));
     descriptor->des_cbfunc = message_done;
-    descriptor->des_cbdata = NULL;
+    descriptor->des_cbdata = endpoint;
     sv_proxy.traffic[SV_VIA_TCP].outstanding++;
     const int rc = tcp->btl_send(tcp, endpoint->tcp, descriptor, SV_TAG_REMOTE);
     if (rc < 0) {
@@ -79,7 +88,7 @@ static int put_data(sv_endpoint_t *endpoint, void *local, uint64_t remote, size_
     mca_btl_base_module_t *tcp = endpoint->tcp_module;
     sv_proxy.traffic[SV_VIA_TCP].outstanding++;
     const int rc = tcp->btl_put(tcp, endpoint->tcp, local, remote, NULL, NULL, size, 0, MCA_BTL_NO_ORDER, put_done,
-                                NULL, NULL);
+                                endpoint, NULL);
     if (rc < 0) {
         sv_proxy.traffic[SV_VIA_TCP].outstanding--;
         return rc;
@@ -98,13 +107,6 @@ static int try(struct waiting *w)
         w->put_first = false;
     }
     return send_message(w->endpoint, &w->message);
-}
-
-/* The asker of a one-sided operation waits for its end, and so does the drain: there is no going on. */
-static void lost(const sv_endpoint_t *endpoint)
-{
-    sv_error("a one-sided message to rank %u cannot be sent over tcp", endpoint->peer);
-    abort();
 }
 
 /* Sends now or, behind others that wait or without a fragment, later. Only "unreachable" is lost. */
@@ -139,7 +141,7 @@ static void answer_passed(void)
         sv_remote_waiting--;
         const struct message m = {.op = PASSED_DONE, .sender = sv_proxy.rank, .operand = e->answers_flips};
         if (OPAL_SUCCESS != post(e, &m, false)) {
-            lost(e);
+            sv_tcp_lost("a one-sided message", e);
         }
     }
 }
@@ -151,7 +153,7 @@ void sv_remote_retry(void)
         struct waiting *w = first;
         const int rc = try(w);
         if (OPAL_ERR_UNREACH == rc) {
-            lost(w->endpoint);
+            sv_tcp_lost("a one-sided message", w->endpoint);
         }
         if (rc < 0) {
             return;

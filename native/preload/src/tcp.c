@@ -55,6 +55,12 @@ int sv_tcp_connect(sv_endpoint_t *endpoint)
     return endpoint->tcp ? OPAL_SUCCESS : OPAL_ERR_UNREACH;
 }
 
+_Noreturn void sv_tcp_lost(const char *what, const sv_endpoint_t *endpoint)
+{
+    sv_error("%s to rank %u is lost: tcp does not reach it any more", what, endpoint->peer);
+    abort();
+}
+
 void sv_tcp_disconnect_all(void)
 {
     for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {

@@ -22,6 +22,8 @@ static void inline_done(mca_btl_base_module_t *module, sv_endpoint_t *real, mca_
     endpoint->outstanding[SV_VIA_TCP]--;
     if (descriptor == sending) {
         sending = NULL;
+    } else if (sv_unlikely(OPAL_SUCCESS != status)) {
+        sv_tcp_lost("a message", endpoint); /* of which the application was told that it is on its way */
     }
 }
 

@@ -113,6 +113,34 @@ export async function planCheckpoint(
   return plan;
 }
 
+/**
+ * A restart puts a copy in an image's place: a device (LVM, iSCSI) would get a file of that name in /dev, and a link
+ * would be replaced by one. QEMU does not say what a name leads to, its host does.
+ */
+async function checkImages(
+  fleet: Fleet,
+  plan: CheckpointPlan,
+  findings: Findings,
+  signal: AbortSignal,
+): Promise<void> {
+  await Promise.all(
+    plan.vms.map(async ({ vm, host }) => {
+      const images = plan.facts.get(vm)?.capture.disks.map((d) => d.image) ?? [];
+      const script = `for i in ${images.map(quote).join(" ")}; do [ -f "$i" ] && [ ! -L "$i" ] || echo "not $i"; done\necho ok\n`;
+      const answer = await fleet.vmm.run(host, script, signal).catch((error: unknown) => {
+        if (!signal.aborted) throw error;
+      });
+      const lines = answer?.stdout.trim().split("\n") ?? [];
+      if (lines.pop() !== "ok") findings.unreachable(`host ${host} does not say what the disks of ${vm} are`);
+      for (const line of lines)
+        findings.refuse(
+          `${line.slice(4)}, a disk of ${vm}, is no file on ${host}: a device or a link cannot be put back`,
+          "keep disks in image files, and name them by their own paths",
+        );
+    }),
+  );
+}
+
 /** Bytes the checkpoint may take. */
 function needed({ facts }: CheckpointPlan, store: CheckpointStore): number {
   const all = [...facts.values()];

@@ -68,7 +68,7 @@ async function ofCheckpoint(
 ): Promise<Recovery> {
   const { fleet, cluster } = session;
   const vms = target.set?.vms ?? [];
-  for (const { vm } of vms) await fleet.follow(vm, (await fleet.locate(vm, signal)).host);
+  for (const { vm, host } of vms) await fleet.follow(vm, await hostOf(fleet, vm, host, signal));
   const ops = new CheckpointOps({
     ...{ fleet, target, vms, plan: new Map(), method: "background-snapshot", level: 1 },
     pending: undefined,
@@ -92,6 +92,17 @@ async function ofCheckpoint(
     now: { ...target, jobs },
     first: { type: "recover", reached: isKept ? "kept" : reached },
   };
+}
+
+/** Where the VM is; where it was when the checkpoint began, if it does not answer: the others are to be let go in any case. */
+async function hostOf(fleet: Fleet, vm: string, began: string, signal: AbortSignal): Promise<string> {
+  try {
+    return (await fleet.locate(vm, signal)).host;
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof SymvirtError && error.exit === "unreachable") return began;
+    throw error;
+  }
 }
 
 /** How far the checkpoint may have gone, by the phases it has entered. */

@@ -92,6 +92,9 @@ export class RestartOps implements SetOps {
       `set -e
 copy=${quote(join(folder, kept.part.file))}
 image=${quote(image)}
+if [ -e "$image" ] && { [ ! -f "$image" ] || [ -L "$image" ]; }; then
+  echo "$image is no file of its own (a device, or a link)" >&2; exit 1
+fi
 cp --reflink=auto --sparse=always "$copy" "$image.restart"
 sync "$image.restart"
 if [ -e "$image" ]; then mv -f "$image" "$image.before-restart"; fi

@@ -136,10 +136,12 @@ export class SetRunner {
     this.dispatch(first);
     try {
       return await this.#ended;
+    } catch (error) {
+      throw cutShort(error, this.#options.target.cycle, this.#state.phase);
     } finally {
       this.#meeting.close();
       this.#deadline.clear();
-      this.#op.close();
+      this.#op.abandon();
       this.#awaited.forget();
     }
   }

@@ -2,7 +2,7 @@
 import { SymvirtError } from "../../errors.js";
 import { sentence } from "../errors-in-words.js";
 
-/** `unsettled`: it was given up, and may still go on. */
+/** `unsettled`: it was given up and may still go on, or says itself that nobody knows what it did. */
 export type OpEnd = { type: "ok" } | { type: "fail"; cause: string; unsettled?: boolean };
 
 export class RunningOp {
@@ -28,7 +28,10 @@ export class RunningOp {
     };
     work(controller.signal).then(
       () => end({ type: "ok" }),
-      (error: unknown) => end({ type: "fail", cause: sentence(error) }),
+      (error: unknown) => {
+        const unsettled = error instanceof SymvirtError && error.unsettled;
+        end({ type: "fail", cause: sentence(error), ...(unsettled ? { unsettled } : {}) });
+      },
     );
   }
 
@@ -44,6 +47,12 @@ export class RunningOp {
       const trouble = `${cause}, but the work of phase ${phase} did not stop within ${seconds} s`;
       this.#ended({ type: "fail", cause: trouble, unsettled: true });
     }, this.#settleMs);
+  }
+
+  /** Nobody waits for it any more: what is still on is told to stop. */
+  abandon(): void {
+    this.#op?.abort(new SymvirtError("interrupted", "the cycle has ended"));
+    this.close();
   }
 
   close(): void {

@@ -53,21 +53,7 @@ export class Placement {
   /** Records one VM's place; on the disk (file and folder) when it returns. */
   write(name: string, place: VmPlace): void {
     const vms = { ...this.#recorded(), [name]: place };
-    const temporary = `${this.path}.${process.pid}.tmp`;
-    const fd = openSync(temporary, "w", 0o600);
-    try {
-      writeSync(fd, `${JSON.stringify({ schemaVersion: 1, vms }, null, 2)}\n`);
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
-    renameSync(temporary, this.path);
-    const folder = openSync(dirname(this.path), "r");
-    try {
-      fsyncSync(folder);
-    } finally {
-      closeSync(folder);
-    }
+    writeDurably(this.path, `${JSON.stringify({ schemaVersion: 1, vms }, null, 2)}\n`);
   }
 
   #recorded(): Record<string, VmPlace> {

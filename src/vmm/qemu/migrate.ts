@@ -169,6 +169,8 @@ async function recover(
       {
         hint: "look with query-status and query-migrate which side has the VM, end the other, then `cont`",
         cause: failure,
+        // It may have gone on without us to its end.
+        unsettled: true,
       },
     );
   }
