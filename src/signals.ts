@@ -1,5 +1,12 @@
 import { setMaxListeners } from "node:events";
 
+/** Aborts with `reason` after `ms` milliseconds. Keeps no process alive. */
+export function after(ms: number, reason: Error): AbortSignal {
+  const late = new AbortController();
+  setTimeout(() => late.abort(reason), ms).unref();
+  return late.signal;
+}
+
 /**
  * Aborts when the first of `signals` does, with its reason. Use it instead of AbortSignal.any: in
  * Node 20 a signal made by AbortSignal.any does not keep an AbortSignal.timeout alive, so a deadline

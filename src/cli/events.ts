@@ -2,7 +2,8 @@
 import { existsSync, watch } from "node:fs";
 import { Command } from "commander";
 import { loadCluster } from "../controller/cluster-file.js";
-import { Journal, type JournalRecord } from "../controller/state/journal.js";
+import { begunWords } from "../controller/interrupted.js";
+import { type CycleTarget, Journal, type JournalRecord } from "../controller/state/journal.js";
 import { SymvirtError } from "../errors.js";
 import { type ClusterFlags, clusterPathOf, withCluster } from "./shared/options.js";
 import { catchingSignals } from "./shared/stop.js";
@@ -48,11 +49,14 @@ export function eventsCommand(): Command {
     });
 }
 
+const whence = ({ set, from, to }: CycleTarget): string =>
+  set === undefined && from !== to ? `, from ${from}` : "";
+
 /** One record for people. */
 export function recordLine(record: JournalRecord): string {
   switch (record.kind) {
     case "begin":
-      return `${record.at} cycle ${record.target.cycle}: ${record.verb} ${record.target.vm} from ${record.target.from} to ${record.target.to}`;
+      return `${record.at} cycle ${record.target.cycle}: ${begunWords(record)}${whence(record.target)}`;
     case "phase": {
       const cause = record.cause === undefined ? "" : `: ${record.cause}`;
       return `${record.at} cycle ${record.cycle}: ${record.event}${cause} -> ${record.phase} [${record.effects.join(", ")}]`;

@@ -68,8 +68,8 @@ export function statusLines(status: StatusReport): string[] {
 
 function cycleLines({ running, interrupted }: StatusReport): string[] {
   if (interrupted !== null) {
-    const { cycle, vm, to, phase, message } = interrupted;
-    const text = `cycle ${cycle} (migrate ${vm} to ${to}) was interrupted in phase ${phase}: ${message}`;
+    const { what, phase, message } = interrupted;
+    const text = `${what} in phase ${phase}: ${message}`;
     return [style(process.stdout, "red", text), "  run `symvirt abort` to finish it"];
   }
   if (running === null) return [];

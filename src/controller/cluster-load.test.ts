@@ -131,6 +131,18 @@ describe("cluster file", () => {
     expect(complaint(text)).toContain("vms.vm2.cards.hca0.card: card h1/card0 is already that of vm1.hca0");
   });
 
+  it("tells two VMs on one socket or pid file: one would be taken for the other", () => {
+    const text = good.replace(
+      "limits:",
+      `  vm2: { host: h1, command: [q, -pidfile, /p], pidfile: /p, qmp: /q, channel: /q, cards: {} }\nlimits:`,
+    );
+    expect(complaint(text)).toContain("vms.vm2.qmp: the same path as channel of vm2");
+  });
+
+  it("takes no duration that a timer cannot wait for", () => {
+    expect(complaint(good.replace("maxDowntime: 500ms", "maxDowntime: 720h"))).toContain("at most 596h");
+  });
+
   it("tells all complaints at once", () => {
     const text = good.replace("version: 1", "version: 2").replace("name: c", 'name: "-"');
     expect(complaint(text).split("\n")).toHaveLength(3);

@@ -117,7 +117,7 @@ function policyKeys(part: string | number | undefined): string[] {
 function crossCheck(cluster: Cluster): Complaint[] {
   const wrong: Complaint[] = [];
   const usedCards = new Map<string, string>();
-  const sockets = new Map<string, string>();
+  const files = new Map<string, { name: string; key: string }>();
   for (const [name, h] of Object.entries(cluster.hosts)) {
     if (h.ports.from > h.ports.to)
       wrong.push({ path: ["hosts", name, "ports"], text: `from ${h.ports.from} is above to ${h.ports.to}` });

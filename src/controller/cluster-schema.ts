@@ -9,6 +9,9 @@ const name = z
   .string()
   .regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/, "a name: letters, digits, . _ -, at most 63");
 const argv = z.array(z.string());
+/** What a timer of Node takes, some 24 days; a longer one would fire at once. */
+export const LONGEST_MS = 2 ** 31 - 1;
+
 const durationMs = z
   .union([
     z.number().int().min(1),
@@ -19,7 +22,8 @@ const durationMs = z
     const match = /^(\d+)(ms|s|m|h)$/.exec(v);
     const unit = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[match?.[2] as "ms" | "s" | "m" | "h"];
     return Number(match?.[1]) * unit;
-  });
+  })
+  .refine((ms) => ms <= LONGEST_MS, "at most 596h");
 const bytes = z
   .union([z.number().int().min(1), z.string().regex(/^\d+(k|M|G)?$/, 'bytes such as 1048576, "64M", "1G"')])
   .transform((v) => {

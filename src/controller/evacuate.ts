@@ -8,6 +8,7 @@ import { migrateAtDesk } from "./migrate.js";
 import { ControlDesk, type Operation } from "./operation.js";
 import type { CycleReport } from "./report.js";
 import type { Session } from "./session.js";
+import { stoppedPlanning } from "./stopped.js";
 import type { Strategy } from "./strategy.js";
 
 export interface EvacuateRequest {
@@ -140,7 +141,7 @@ async function planUnlessStopped(
   } catch (error) {
     if (!stop.aborted) throw error;
   }
-  throw new SymvirtError("interrupted", "stopped while planning; nothing was touched");
+  throw stoppedPlanning(stop);
 }
 
 function reasonOf(stop: AbortSignal): string {

@@ -2,14 +2,12 @@
 import type { InterruptedCycle } from "./state/journal.js";
 
 export function interruptedWords({ verb, target }: Pick<InterruptedCycle, "verb" | "target">): string {
-  const { cycle, vm, from, to, set } = target;
-  const what =
-    set === undefined
-      ? from === to
-        ? `${verb} ${vm}`
-        : `migrate ${vm} to ${to}`
-      : verb === "restart"
-        ? `restart ${set.checkpoint}`
-        : verb;
-  return `cycle ${cycle} (${what}) was interrupted`;
+  return `cycle ${target.cycle} (${begunWords({ verb, target })}) was interrupted`;
+}
+
+/** What a cycle was begun for: "migrate vm1 to h3", "recover vm1", "restart c3", "checkpoint". */
+export function begunWords({ verb, target }: { verb: string; target: InterruptedCycle["target"] }): string {
+  const { vm, from, to, set } = target;
+  if (set !== undefined) return verb === "restart" ? `restart ${set.checkpoint}` : verb;
+  return from === to ? `${verb} ${vm}` : `migrate ${vm} to ${to}`;
 }

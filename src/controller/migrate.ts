@@ -8,6 +8,7 @@ import { type MigrationPlan, planMigration } from "./plan.js";
 import { pictureRanks } from "./rank-spans.js";
 import type { CycleReport } from "./report.js";
 import type { Session } from "./session.js";
+import { stoppedPlanning } from "./stopped.js";
 import type { Strategy } from "./strategy.js";
 
 export interface MigrateRequest {
@@ -64,12 +65,10 @@ export async function migrateAtDesk(
   const plan = await planMigration({ fleet, journal, vm, to, signal: stop, ...asked }).catch(
     (error: unknown) => {
       if (!stop.aborted) throw error;
-      throw new SymvirtError("interrupted", "stopped while planning; nothing was touched", {
-        cause: error,
-      });
+      throw stoppedPlanning(stop, error);
     },
   );
-  if (stop.aborted) throw new SymvirtError("interrupted", "stopped while planning; nothing was touched");
+  if (stop.aborted) throw stoppedPlanning(stop);
   request.onPlan?.(plan);
   const refused = refusal(plan);
   if (refused !== undefined) throw refused;

@@ -12,6 +12,7 @@ import type { SetPhase } from "./checkpoint/set-cycle.js";
 import { ControlDesk, runOperation } from "./operation.js";
 import { greetAgents } from "./plan.js";
 import { pictureRanks } from "./rank-spans.js";
+import { recoveryLimit } from "./recovery-limit.js";
 import type { CycleReport, SetReport } from "./report.js";
 import type { CycleProgress } from "./runner.js";
 import type { Session } from "./session.js";
@@ -40,8 +41,9 @@ export async function recoverCycle(
   try {
     session.lock.describe(`cycle ${interrupted.target.cycle} (abort)`);
     const { vm, from, to } = interrupted.target;
-    const place = await findPlace(fleet, interrupted, request.signal);
-    if (from === to) await followAll(fleet, request.signal);
+    const limit = recoveryLimit(cluster, request.signal);
+    const place = await findPlace(fleet, interrupted, limit);
+    if (from === to) await followAll(fleet, limit);
     else await fleet.follow(vm, place === "destination" ? to : from);
     const target = await refreshTarget(fleet, interrupted.target, request.signal);
     const event: Recovery = { type: "recover", place, reached: reachedBy(interrupted) };
@@ -141,7 +143,10 @@ async function look(
     throw new SymvirtError(
       "unreachable",
       `${vm} on ${host} does not answer, and its process is there (pid ${pids.join(", ")}): ${error.message}`,
-      { hint: "see why, or end that process if the VM is not to be kept; then run `symvirt abort` again", cause: error },
+      {
+        hint: "see why, or end that process if the VM is not to be kept; then run `symvirt abort` again",
+        cause: error,
+      },
     );
   }
 }

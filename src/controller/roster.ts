@@ -17,6 +17,9 @@ export interface RosterJob {
 }
 
 /** Once seen, whose rank it is and how large its job is does not change. */
+/** Of one VM, over a session: a guest that invents jobs must not fill our memory. */
+const MOST_JOBS = 256;
+
 interface Ownership {
   worldSize: number;
   uid: number;
@@ -27,11 +30,19 @@ export class Roster {
   readonly #states = new Map<string, GuestState>();
   readonly #ownership = new Map<string, Ownership>();
   readonly #untrusted = new Map<string, Set<string>>();
+  /** All a VM ever told of. */
+  readonly #told = new Map<string, Set<string>>();
+  readonly #flooding = new Set<string>();
 
   /** Takes a VM's newest state. Returns complaints about it, empty when there are none. */
   update(vm: string, state: GuestState): string[] {
     const complaints: string[] = [];
     for (const report of state.jobs) {
+      if (!this.#mayTell(vm, report.job)) {
+        if (!this.#flooding.has(vm)) complaints.push(`${vm} has told of more than ${MOST_JOBS} jobs`);
+        this.#flooding.add(vm);
+        continue;
+      }
       const complaint = this.#check(vm, report);
       if (complaint === undefined) continue;
       const jobs = this.#untrusted.get(vm) ?? new Set();
@@ -81,6 +92,13 @@ export class Roster {
     }
     const isOver = ({ ranks }: RosterJob) => [...ranks.values()].every((r) => r.report.state === "left");
     return [...jobs.values()].filter((job) => job.ranks.size === 0 || !isOver(job));
+  }
+
+  #mayTell(vm: string, job: string): boolean {
+    const told = this.#told.get(vm) ?? new Set();
+    if (!told.has(job) && told.size >= MOST_JOBS) return false;
+    this.#told.set(vm, told.add(job));
+    return true;
   }
 
   #check(vm: string, report: JobReport): string | undefined {

@@ -52,7 +52,16 @@ export interface StatusReport {
   schemaVersion: 1;
   cluster: string;
   running: RunningCycle | { verb: string; pid: number } | null;
-  interrupted: { cycle: number; vm: string; from: string; to: string; phase: string; message: string } | null;
+  interrupted: {
+    cycle: number;
+    vm: string;
+    from: string;
+    to: string;
+    phase: string;
+    message: string;
+    /** "cycle 7 (restart c3) was interrupted" */
+    what: string;
+  } | null;
   vms: VmStatus[];
   jobs: JobStatus[];
 }

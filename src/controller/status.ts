@@ -6,6 +6,7 @@ import { askPeers } from "./ask-peers.js";
 import type { Cluster } from "./cluster-file.js";
 import { greetAgents } from "./plan.js";
 import { openSession, openStateFolder, type Session, type SessionOptions } from "./session.js";
+import { interruptedWords } from "./interrupted.js";
 import { type KnownVmm, type StatusReport, snapshotFleet } from "./snapshot.js";
 import { askControl, ControllerGone, type ControlRequest } from "./state/control-socket.js";
 import { Journal } from "./state/journal.js";
@@ -84,5 +85,8 @@ function interruptedOf(cluster: Cluster): StatusReport["interrupted"] {
   const found = new Journal(cluster.state).interrupted();
   if (found === undefined) return null;
   const { cycle, vm, from, to } = found.target;
-  return { cycle, vm, from, to, phase: found.phase, message: found.message ?? "its controller was killed" };
+  return {
+    ...{ cycle, vm, from, to, phase: found.phase },
+    ...{ message: found.message ?? "its controller was killed", what: interruptedWords(found) },
+  };
 }

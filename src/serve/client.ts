@@ -12,6 +12,7 @@ export interface ServerTarget {
 
 /** An answer must begin within so long; a status may take the server's own deadline "hello" several times. */
 const ANSWER_MS = 120_000;
+const SILENCE_MS = 60_000;
 const MAX_ANSWER = 64 * 1024 * 1024;
 const AGAIN_MS = 500;
 /** A server that does not come back within so long while an operation is followed. */
@@ -122,6 +123,8 @@ async function events(
     response.destroy();
     return undefined;
   }
+  // The server says something every 15 s at least (event-streams.ts): a network that is gone says nothing.
+  response.setTimeout(SILENCE_MS, () => void response.destroy());
   let last: OperationView | undefined;
   const parser = createParser({
     onEvent: ({ event, data }) => {

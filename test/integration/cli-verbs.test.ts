@@ -1,5 +1,6 @@
 /** The acting verbs as a user calls them: what goes to stdout and stderr, and the exit code. */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { spawn } from "node:child_process";
 import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -58,6 +59,19 @@ async function symvirt(...argv: string[]): Promise<{ code: number; out: string; 
 }
 
 describe("symvirt", () => {
+  it("fails when its output is lost, and not for want of a terminal", async () => {
+    const entry = join(import.meta.dirname, "../../bin/symvirt");
+    const ended = (line: string) =>
+      new Promise<number>((resolve) => {
+        spawn("sh", ["-c", line, "sh", entry, file], { stdio: "ignore" }).once("close", (code) =>
+          resolve(code ?? -1),
+        );
+      });
+    expect(await ended('"$1" checkpoints --help >/dev/full')).toBe(1);
+    expect(await ended('"$1" checkpoints --help 2>/dev/full')).toBe(0);
+    expect(await ended('"$1" migrate vm1 --to h2 -c "$2" 2>/dev/full')).toBe(7);
+  });
+
   it("QMP socket gone: exit 7, which socket, and what to do", async () => {
     const { code, out, err } = await symvirt("migrate", "vm1", "--to", "h2", "-c", file);
     expect(code).toBe(7);
@@ -156,7 +170,7 @@ describe("symvirt", () => {
     expect(err).toContain("cycle 12 (migrate vm1 to h2) was interrupted");
     expect(err).toContain("symvirt abort");
     const events = await symvirt("events", "-c", file);
-    expect(events.out).toContain("cycle 12: migrate vm1 from h1 to h2");
+    expect(events.out).toContain("cycle 12: migrate vm1 to h2, from h1");
     const abort = await symvirt("abort", "-c", file);
     expect(abort.code).toBe(6);
     expect(abort.err).toContain("vm1 runs neither on h1 nor on h2");

@@ -1,5 +1,5 @@
 /** `checkpoint` over fake VMs and a real store: in order, failing at every step, aborted, and its controller killed. */
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { CheckpointStore } from "../../src/checkpoint/store.js";
@@ -237,6 +237,21 @@ function killedIn(w: FakeCluster, last: string, strategy: Strategy, checkpoint: 
   }
 }
 
+it("abort lets the others go although a VM has died, and says which", async () => {
+  const w = world({ strategy: "park", deadlines: calm });
+  killedIn(w, "cut", "park", "20260101T000000Z");
+  w.die("vm2", "h2");
+  const outcome = await (await controllerOf(w, 30_000)).abort();
+  expect(outcome).toMatchObject({
+    outcome: "needs-operator",
+    message: expect.stringContaining("vm2 no longer runs, and its jobs have ended"),
+  });
+  expect(w.processes.get("vm1@h1")?.cards.size).toBe(1);
+  expect(new Journal(w.cluster.state).interrupted()).toBeUndefined();
+  const left = w.processes.get("vm1@h1");
+  expect([left?.status, left?.linksUp]).toEqual(["running", true]);
+});
+
 it("two clusters make checkpoints in one store at a time, and leave each other's alone", async () => {
   const [one, two] = [world({ deadlines: calm }), world({ deadlines: calm })];
   two.cluster.name = "two";
@@ -304,6 +319,17 @@ describe("a checkpoint is refused, with nothing touched,", () => {
     for (const word of ["4 ranks, but only 3", "pid 77 (perftest)"]) expect(error.message).toContain(word);
     expect(w.calls).toEqual([]);
     expect(storeOf(w).list()).toEqual([]);
+  });
+
+  it("with a disk that is a link, which a restart would replace by a file", async () => {
+    const w = world({ deadlines: calm });
+    renameSync(w.diskOf("vm2"), `${w.diskOf("vm2")}.real`);
+    symlinkSync(`${w.diskOf("vm2")}.real`, w.diskOf("vm2"));
+    expect(await refused(w)).toMatchObject({
+      exit: "refused",
+      message: expect.stringContaining(`${w.diskOf("vm2")}, a disk of vm2, is no file on h2`),
+    });
+    expect(w.calls).toEqual([]);
   });
 
   it("with a VM whose VMM does not answer", async () => {

@@ -1,4 +1,5 @@
 /** Every way back: what fails, where the VM is afterwards, and what the operator is told. */
+import { mkdirSync, renameSync, rmdirSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -26,6 +27,30 @@ describe("a failure ends in a roll-back (exit 5) and the job runs on the source"
     expect(w.guest("vm1").ranks.map((r) => r.report.epoch)).toEqual([1, 1]);
     expect(w.calls).not.toContain("detach vm1@h1");
     expect(w.processes.has("vm1@h3")).toBe(false);
+  });
+
+  it("without a journal to write to the cycle is cut short, and says how to go on", async () => {
+    const w = world();
+    const journal = join(w.cluster.state, "journal.jsonl");
+    let told = false;
+    w.fault = (op, _, signal) => {
+      if (op !== "detach") return;
+      renameSync(journal, `${journal}.away`);
+      mkdirSync(journal);
+      signal.addEventListener("abort", () => (told = true));
+      w.fault = () => undefined;
+      return undefined;
+    };
+    await expect((await controllerOf(w)).migrate({ vm: "vm1", to: "h3" })).rejects.toMatchObject({
+      exit: "needsOperator",
+      message: expect.stringMatching(/^cycle 1 was cut short in pre-copy: EISDIR/),
+      hint: "then run `symvirt abort`: it finishes the cycle or rolls it back",
+    });
+    rmdirSync(journal);
+    renameSync(`${journal}.away`, journal);
+    expect(told || w.calls.includes("detach vm1@h1")).toBe(true);
+    expect((await (await controllerOf(w)).abort()).outcome).toBe("rolled-back");
+    expectWell(w, "vm1", "h1");
   });
 
   it("a rank dies while parking", async () => {

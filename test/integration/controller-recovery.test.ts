@@ -2,6 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { openStateFolder } from "../../src/controller/session.js";
 import { type CycleTarget, Journal } from "../../src/controller/state/journal.js";
+import { SymvirtError } from "../../src/errors.js";
 import { controllerOf, expectWell, world } from "../support/controller-world.js";
 import type { FakeCluster } from "../support/fake-cluster.js";
 
@@ -202,6 +203,29 @@ describe("an interrupted cycle", () => {
     w.processes.delete("vm1@h3");
     const outcome = await (await controllerOf(w)).abort();
     expect(outcome.outcome).toBe("rolled-back");
+    expectWell(w, "vm1", "h1");
+  });
+
+  it("whose source is silent is left as it is: silence is no proof that its process has ended", async () => {
+    const w = world();
+    killedIn(w, toPreCopy);
+    w.processes.delete("vm1@h3");
+    w.fault = (op, where) => {
+      if (op === "inspect" && where === "vm1@h1")
+        throw new SymvirtError("unreachable", "QMP does not answer");
+    };
+    await expect((await controllerOf(w)).abort()).rejects.toMatchObject({
+      exit: "unreachable",
+      message: "vm1 on h1 does not answer, and its process is there (pid 4711): QMP does not answer",
+    });
+    w.fault = (op, where) => {
+      if ((op === "inspect" || op === "findProcesses") && where === "vm1@h1")
+        throw new SymvirtError("unreachable", "host h1 does not answer");
+    };
+    await expect((await controllerOf(w)).abort()).rejects.toMatchObject({ exit: "unreachable" });
+    expect(new Journal(w.cluster.state).interrupted()).toBeDefined();
+    w.fault = () => undefined;
+    expect((await (await controllerOf(w)).abort()).outcome).toBe("rolled-back");
     expectWell(w, "vm1", "h1");
   });
 

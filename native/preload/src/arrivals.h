@@ -19,10 +19,11 @@ struct sv_arrivals {
     uint64_t count;
 };
 
-extern struct sv_arrivals *sv_arrivals_table;
-extern unsigned sv_arrivals_shift;
-extern unsigned sv_arrivals_word;     /* 0: not found yet */
-extern const void *sv_arrivals_outer; /* endpoint of the coalesced message that is being taken apart */
+/* On the message path; hidden, so that they are read without a detour. */
+extern SV_HIDDEN struct sv_arrivals *sv_arrivals_table;
+extern SV_HIDDEN unsigned sv_arrivals_shift;
+extern SV_HIDDEN unsigned sv_arrivals_word;     /* 0: not found yet */
+extern SV_HIDDEN const void *sv_arrivals_outer; /* endpoint of the coalesced message that is being taken apart */
 
 /* First message of an endpoint, or of the process. */
 void sv_arrivals_first(const mca_btl_base_descriptor_t *descriptor, const void *real);
@@ -30,6 +31,14 @@ void sv_arrivals_first(const mca_btl_base_descriptor_t *descriptor, const void *
 static inline unsigned sv_arrivals_slot(const void *real)
 {
     return (unsigned)(((uint64_t)(uintptr_t)real * 0x9e3779b97f4a7c15ull) >> sv_arrivals_shift);
+}
+
+/* Of a message that is not coalesced: its count, or NULL if its endpoint is not at home in the table. */
+static inline struct sv_arrivals *sv_arrivals_known(const mca_btl_base_descriptor_t *descriptor)
+{
+    const void *real = ((void *const *)descriptor)[sv_arrivals_word];
+    struct sv_arrivals *a = &sv_arrivals_table[sv_arrivals_slot(real)];
+    return sv_likely(a->real == real) ? a : NULL;
 }
 
 static inline void sv_arrivals_note(const mca_btl_base_descriptor_t *descriptor)

@@ -26,7 +26,7 @@ struct sv_atomic {
     struct sv_atomic *next;
 };
 
-extern int sv_atomics_waiting;
+extern SV_HIDDEN int sv_atomics_waiting;
 
 /* Begins it, or takes it for later. As the BTL's own functions. */
 int sv_proxy_atomic(struct sv_atomic *atomic);

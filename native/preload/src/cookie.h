@@ -19,7 +19,7 @@ struct sv_cookie {
     bool btl_owns;
 };
 
-extern struct sv_cookie *sv_free_cookies;
+extern SV_HIDDEN struct sv_cookie *sv_free_cookies;
 bool sv_cookie_more(void);
 
 /* NULL when there is no memory. */

@@ -14,6 +14,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+/* For what is read on the message path: without it position-independent code asks a table for the address. */
+#define SV_HIDDEN __attribute__((visibility("hidden")))
 #define sv_likely(x) __builtin_expect(!!(x), 1)
 #define sv_unlikely(x) __builtin_expect(!!(x), 0)
 
@@ -50,7 +52,14 @@ struct sv_traffic {
 struct mca_btl_base_endpoint_t {
     mca_btl_base_module_t *module;                /* where new traffic to this peer goes now */
     struct mca_btl_base_endpoint_t *real;         /* its endpoint there */
-    int via;                                      /* SV_VIA_… of the two above */
+    union {
+        struct {
+            uint8_t via;    /* SV_VIA_… of the two above */
+            bool throttled; /* the old route is not known to be drained, see throttle.h */
+        };
+        uint16_t special; /* 0: openib, and nobody waits */
+    };
+    bool asked; /* see throttle.h */
     struct mca_btl_base_endpoint_t *openib, *tcp; /* NULL while not connected there */
     mca_btl_base_module_t *tcp_module;
     opal_proc_t *proc;
@@ -62,7 +71,6 @@ struct mca_btl_base_endpoint_t {
     uint64_t received_before; /* over openib, in endpoints of openib's that are gone */
     uint64_t sent_at_flip; /* over the present route, when it became the present one */
     uint32_t flips;        /* changes of the route that were throttled */
-    bool throttled, asked; /* the old route is not known to be drained, see throttle.h */
     bool answers;          /* has to be told when `answers_at` fragments of it have come over openib, */
     uint64_t answers_at, answers_flips; /* in answer to its question */
     bool heard; /* has called this rank after the re-init */
@@ -98,10 +106,10 @@ struct sv_proxy {
     mca_btl_base_module_error_cb_fn_t error_callback;
 };
 
-extern struct sv_proxy sv_proxy;
+extern SV_HIDDEN struct sv_proxy sv_proxy;
 
 /* Set when there is something for the rank's main thread to do at its next safe point. */
-extern atomic_int sv_pending;
+extern SV_HIDDEN atomic_int sv_pending;
 
 /* Fills in the module after `real`, the one the PML would have got. */
 void sv_proxy_build(const mca_btl_base_module_t *real, const mca_btl_base_component_t *component);
@@ -158,8 +166,8 @@ int sv_tcp_sendi(sv_endpoint_t *endpoint, struct opal_convertor_t *convertor, co
                  mca_btl_base_descriptor_t **unsent);
 /* Classes of the descriptors tcp hands out: how btl_free and btl_send tell whose a descriptor is. */
 enum { SV_TCP_CLASSES = 8 };
-extern const opal_class_t *sv_tcp_classes[SV_TCP_CLASSES];
-extern int sv_tcp_class_count;
+extern SV_HIDDEN const opal_class_t *sv_tcp_classes[SV_TCP_CLASSES];
+extern SV_HIDDEN int sv_tcp_class_count;
 bool sv_tcp_made_by_any(const opal_class_t *class);
 void sv_tcp_note_class(const opal_class_t *class);
 

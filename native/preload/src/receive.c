@@ -28,16 +28,14 @@ static inline __attribute__((always_inline)) void receive(const bool counted, mc
 {
     const struct registration *registration = data;
     const void *outer = NULL;
-    if (sv_likely(module == sv_proxy.openib)) {
+    if (module == sv_proxy.openib) {
         if (counted) {
             sv_arrivals_note(descriptor);
         }
         sv_proxy.traffic[SV_VIA_OPENIB].received_bytes += descriptor->des_segments[0].seg_len;
         module = &sv_proxy.module;
-        if (sv_unlikely(NULL != sv_arrivals_outer)) {
-            outer = sv_arrivals_outer;
-            sv_arrivals_outer = NULL; /* the callback may take in others */
-        }
+        outer = sv_arrivals_outer;
+        sv_arrivals_outer = NULL; /* the callback may take in others */
     } else if (is_tcp(module)) {
         sv_proxy.traffic[SV_VIA_TCP].received += counted;
         sv_proxy.traffic[SV_VIA_TCP].received_bytes += descriptor->des_segments[0].seg_len;
@@ -46,15 +44,33 @@ static inline __attribute__((always_inline)) void receive(const bool counted, mc
     sv_proxy.depth++;
     registration->callback(module, tag, descriptor, registration->data);
     sv_proxy.depth--;
-    if (sv_unlikely(NULL != outer)) {
-        sv_arrivals_outer = outer;
-    }
+    sv_arrivals_outer = outer;
 }
 
+static __attribute__((noinline)) void receive_otherwise(mca_btl_base_module_t *module, mca_btl_base_tag_t tag,
+                                                        mca_btl_base_descriptor_t *descriptor, void *data)
+{
+    receive(true, module, tag, descriptor, data);
+}
+
+/* A message of openib's own is handed on with nothing left to do after it: openib calls from its progress
+ * alone, which is inside sv_proxy_progress and has its depth. */
 static void trampoline(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, mca_btl_base_descriptor_t *descriptor,
                        void *data)
 {
-    receive(true, module, tag, descriptor, data);
+    const struct registration *registration = data;
+    if (sv_unlikely(module != sv_proxy.openib) || sv_unlikely(NULL != sv_arrivals_outer)) {
+        receive_otherwise(module, tag, descriptor, data);
+        return;
+    }
+    struct sv_arrivals *from = sv_arrivals_known(descriptor);
+    if (sv_unlikely(NULL == from)) {
+        receive_otherwise(module, tag, descriptor, data);
+        return;
+    }
+    from->count++;
+    sv_proxy.traffic[SV_VIA_OPENIB].received_bytes += descriptor->des_segments[0].seg_len;
+    registration->callback(&sv_proxy.module, tag, descriptor, registration->data);
 }
 
 /* Our own messages: answers among them come after a drain. */

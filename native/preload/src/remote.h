@@ -7,7 +7,7 @@
 #include "cookie.h"
 
 /* Messages that found no resource and wait to be sent again, and questions that are not answered yet. */
-extern int sv_remote_waiting;
+extern SV_HIDDEN int sv_remote_waiting;
 
 /* Each takes the cookie over if it returns 0: sv_rdma_done is called when the operation is
  * complete in the owner's memory. Negative OPAL error: nothing happened. */

@@ -1,6 +1,7 @@
 /** Options that several verbs share, and how their values are read. */
 import { type Command, InvalidArgumentError, Option } from "commander";
 import { defaultClusterPath } from "../../controller/cluster-file.js";
+import { LONGEST_MS } from "../../controller/cluster-schema.js";
 import type { MigrationLimits, ParkAfter } from "../../controller/limits.js";
 
 export interface ClusterFlags {
@@ -59,7 +60,8 @@ export function duration(text: string): number {
   const match = /^(\d+)(ms|s|m|h)?$/.exec(text);
   const unit = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[(match?.[2] ?? "ms") as "ms" | "s" | "m" | "h"];
   const value = Number(match?.[1]) * unit;
-  if (match === null || value < 1) throw new InvalidArgumentError('a duration such as "500ms", "30s", "2m"');
+  if (match === null || value < 1 || value > LONGEST_MS)
+    throw new InvalidArgumentError('a duration such as "500ms", "30s", "2m", at most 596h');
   return value;
 }
 

@@ -8,6 +8,7 @@ import { sentence } from "../errors-in-words.js";
 import { ControlDesk } from "../operation.js";
 import type { SetReport } from "../report.js";
 import type { Session } from "../session.js";
+import { stoppedPlanning } from "../stopped.js";
 import type { Strategy } from "../strategy.js";
 import { CheckpointOps } from "./checkpoint-ops.js";
 import { type CheckpointPlan, checkpointRefusal, planCheckpoint } from "./plan-checkpoint.js";
@@ -42,9 +43,9 @@ export async function takeCheckpoint(session: Session, request: CheckpointReques
       ...(capture === undefined ? {} : { capture }),
     }).catch((error: unknown) => {
       if (!stop.aborted) throw error;
-      throw new SymvirtError("interrupted", "stopped while planning; nothing was touched", { cause: error });
+      throw stoppedPlanning(stop, error);
     });
-    if (stop.aborted) throw new SymvirtError("interrupted", "stopped while planning; nothing was touched");
+    if (stop.aborted) throw stoppedPlanning(stop);
     request.onPlan?.(plan);
     const refused = checkpointRefusal(plan);
     if (refused !== undefined) throw refused;

@@ -3,6 +3,7 @@ import { CheckpointStore, estimateBytes, type Room } from "../../checkpoint/stor
 import { SymvirtError } from "../../errors.js";
 import { anySignal } from "../../signals.js";
 import type { CaptureFacts, CaptureMethod, VmFacts } from "../../vmm/driver.js";
+import { quote } from "../../vmm/qemu/run-on-host.js";
 import { type Finding, Findings } from "../findings.js";
 import type { Fleet } from "../fleet.js";
 import { isAway } from "../movers.js";
@@ -69,6 +70,7 @@ export async function planCheckpoint(
     }),
   );
   plan.vms.sort((a, b) => a.vm.localeCompare(b.vm));
+  await checkImages(fleet, plan, findings, limit);
   const silent = await greetAgents(fleet, [...plan.facts.keys()], signal);
   for (const error of silent.values()) findings.take(error);
   for (const complaint of fleet.complaints())

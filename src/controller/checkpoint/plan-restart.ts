@@ -247,14 +247,32 @@ echo ok
             `${host} cannot read ${value}, which lies under a disk`,
             "bring it there, as it was",
           );
-        else
-          findings.refuse(
-            `${host} has ${Math.floor(Number(value) / 1024)} MiB of memory free, and ${here.map((m) => m.vm).join(", ")} take ${Math.ceil(kibibytes / 1024)} MiB`,
-            "choose another host with --on",
-          );
       }
+      const free = await freeBytes(fleet, host, findings, signal);
+      if (free !== undefined && free < bytes)
+        findings.refuse(
+          `${host} has ${mebibytes(free)} of memory free, and ${here.map((m) => m.vm).join(", ")} take ${mebibytes(bytes)}`,
+          "choose another host with --on",
+        );
     }),
   );
+}
+
+const mebibytes = (bytes: number): string => `${Math.floor(bytes / 2 ** 20)} MiB`;
+
+async function freeBytes(
+  fleet: Fleet,
+  host: string,
+  findings: Findings,
+  signal: AbortSignal,
+): Promise<number | undefined> {
+  try {
+    return await fleet.vmm.freeMemory(host, signal);
+  } catch (error) {
+    if (signal.aborted) late(host, findings);
+    else findings.take(error);
+    return undefined;
+  }
 }
 
 function stepsOf(manifest: Manifest, vms: readonly SetVm[]): string[] {

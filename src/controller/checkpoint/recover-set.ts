@@ -1,8 +1,11 @@
 /** Finishes a checkpoint or restart whose controller was killed: back to what was, or on if the checkpoint is there. */
 import { CheckpointStore } from "../../checkpoint/store.js";
+import { SymvirtError } from "../../errors.js";
+import type { Fleet } from "../fleet.js";
 import { ControlDesk } from "../operation.js";
 import { greetAgents } from "../plan.js";
 import { pictureRanks } from "../rank-spans.js";
+import { recoveryLimit } from "../recovery-limit.js";
 import type { SetReport } from "../report.js";
 import type { Session } from "../session.js";
 import type { CycleTarget, InterruptedCycle } from "../state/journal.js";
@@ -26,7 +29,7 @@ export async function recoverSet(
   let outcome: object = { error: "the recovery ended early" };
   try {
     session.lock.describe(`cycle ${target.cycle} (abort)`);
-    const { ops, now, first } =
+    const { ops, now, first, gone } =
       verb === "restart"
         ? await ofRestart(session, interrupted)
         : await ofCheckpoint(session, interrupted, request.signal);
@@ -37,7 +40,7 @@ export async function recoverSet(
       step: Math.max(interrupted.step, ...steps),
       quietJobs: interrupted.quietJobs,
     });
-    const report = setReport("abort", now, end);
+    const report = withoutThose(gone, setReport("abort", now, end));
     if (verb === "checkpoint") new CheckpointStore(session.cluster).sweep();
     outcome = { report, unfinished: end.unfinished };
     return { ...report, complete: verb === "restart" || report.complete };
@@ -50,6 +53,16 @@ interface Recovery {
   ops: SetOps;
   now: CycleTarget;
   first: SetEvent;
+  /** VMs that have died. */
+  gone: readonly string[];
+}
+
+/** The others are as before; that a VM is not is for a person to mend. */
+function withoutThose(gone: readonly string[], report: SetReport): SetReport {
+  if (gone.length === 0) return report;
+  const runs = gone.length === 1 ? "no longer runs, and its jobs" : "no longer run, and their jobs";
+  const words = `${gone.join(" and ")} ${runs} have ended: restart the cluster from a checkpoint, or start what is missing`;
+  return { ...report, outcome: "needs-operator", message: `${report.message}; ${words}` };
 }
 
 async function ofRestart({ fleet }: Session, { target, phases }: InterruptedCycle): Promise<Recovery> {
@@ -58,7 +71,12 @@ async function ofRestart({ fleet }: Session, { target, phases }: InterruptedCycl
   const runs = phases.includes("place");
   if (runs) for (const { vm, host } of vms) await fleet.follow(vm, host);
   // It only ends or notes what was started: no rank has to be met.
-  return { ops, now: { ...target, jobs: [] }, first: { type: "recover", reached: runs ? "place" : "begin" } };
+  return {
+    ops,
+    now: { ...target, jobs: [] },
+    first: { type: "recover", reached: runs ? "place" : "begin" },
+    gone: [],
+  };
 }
 
 async function ofCheckpoint(
@@ -67,41 +85,54 @@ async function ofCheckpoint(
   signal: AbortSignal,
 ): Promise<Recovery> {
   const { fleet, cluster } = session;
-  const vms = target.set?.vms ?? [];
-  for (const { vm, host } of vms) await fleet.follow(vm, await hostOf(fleet, vm, host, signal));
+  const limit = recoveryLimit(cluster, signal);
+  const gone: string[] = [];
+  for (const { vm, host } of target.set?.vms ?? []) if (await hasDied(fleet, vm, host, limit)) gone.push(vm);
+  const vms = (target.set?.vms ?? []).filter(({ vm }) => !gone.includes(vm));
   const ops = new CheckpointOps({
     ...{ fleet, target, vms, plan: new Map(), method: "background-snapshot", level: 1 },
     pending: undefined,
   });
   const reached = reachedBy(phases);
   // Before anything is asked of the guests: one that stands still does not answer.
-  if (reached === "cut") await ops.run("release", signal);
+  if (reached === "cut") await ops.run("release", limit);
   const silent = await greetAgents(
     fleet,
     vms.map((v) => v.vm),
     signal,
   );
   const living = new Set(fleet.roster.jobs().map((j) => j.job));
-  // Without jobs that have ended meanwhile: their agents answer and know nothing of them.
-  const jobs = target.jobs.filter((j) => living.has(j.job) || j.ranks.some((r) => silent.has(r.vm)));
+  // Without jobs that have ended meanwhile: their agents answer and know nothing of them. One with a rank in a VM
+  // that has died ends by itself.
+  const jobs = target.jobs
+    .filter((j) => living.has(j.job) || j.ranks.some((r) => silent.has(r.vm)))
+    .filter((j) => !j.ranks.some((r) => gone.includes(r.vm)));
   const store = new CheckpointStore(cluster);
   const id = target.set?.checkpoint ?? "";
   const isKept = store.list().some((entry) => entry.id === id && entry.state === "complete");
   return {
     ops,
-    now: { ...target, jobs },
+    now: { ...target, jobs, ...(target.set === undefined ? {} : { set: { ...target.set, vms } }) },
     first: { type: "recover", reached: isKept ? "kept" : reached },
+    gone,
   };
 }
 
-/** Where the VM is; where it was when the checkpoint began, if it does not answer: the others are to be let go in any case. */
-async function hostOf(fleet: Fleet, vm: string, began: string, signal: AbortSignal): Promise<string> {
+/**
+ * Follows a VM to where it is. True when it is nowhere: its VMM does not answer, and the host where it was says that no
+ * process of it is there. One that is silent and may be there is met with the others, which are let go before it fails.
+ */
+async function hasDied(fleet: Fleet, vm: string, began: string, signal: AbortSignal): Promise<boolean> {
   try {
-    return (await fleet.locate(vm, signal)).host;
+    await fleet.follow(vm, (await fleet.locate(vm, signal)).host);
+    return false;
   } catch (error) {
     signal.throwIfAborted();
-    if (error instanceof SymvirtError && error.exit === "unreachable") return began;
-    throw error;
+    if (!(error instanceof SymvirtError) || error.exit !== "unreachable") throw error;
+    const pids = await fleet.vmm.findProcesses(vm, began, signal).catch(() => undefined);
+    if (pids?.length === 0) return true;
+    await fleet.follow(vm, began);
+    return false;
   }
 }
 

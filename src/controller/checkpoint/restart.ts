@@ -1,6 +1,7 @@
 /** `symvirt restart`: plan, refuse, or start all VMs of a checkpoint again. */
 import { CheckpointStore } from "../../checkpoint/store.js";
 import { SymvirtError } from "../../errors.js";
+import { stoppedPlanning } from "../stopped.js";
 import { anySignal } from "../../signals.js";
 import { ControlDesk } from "../operation.js";
 import type { SetReport } from "../report.js";
@@ -63,8 +64,7 @@ export async function restartSet(session: Session, request: RestartRequest): Pro
   let outcome: object = { error: "the operation ended before its cycle began" };
   try {
     const stop = anySignal([request.signal, desk.abort.signal]);
-    const interrupted = (cause: unknown) =>
-      new SymvirtError("interrupted", "stopped while planning; nothing was touched", { cause });
+    const interrupted = (cause: unknown) => stoppedPlanning(stop, cause);
     const hold = await verified(session, request, stop).catch((error: unknown) => {
       throw stop.aborted ? interrupted(error) : error;
     });

@@ -11,6 +11,7 @@ import { Awaited } from "../run/awaited.js";
 import { effectName } from "../run/effect-name.js";
 import { EventQueue } from "../run/event-queue.js";
 import { PhaseDeadline } from "../run/phase-deadline.js";
+import { cutShort } from "../run/cut-short.js";
 import { RunningOp } from "../run/running-op.js";
 import type { CycleProgress } from "../runner.js";
 import type { CycleTarget, Journal } from "../state/journal.js";

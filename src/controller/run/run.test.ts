@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { SymvirtError } from "../../errors.js";
 import type { Verdict } from "../conditions.js";
 import type { DeadlineName } from "../cycle.js";
 import { Awaited } from "./awaited.js";
@@ -71,6 +72,27 @@ describe("the work of a phase", () => {
     await sleep(1);
     expect(ends).toHaveLength(2);
     op.cancel("nothing is on", "detach");
+  });
+});
+
+describe("an op whose effect nobody knows", () => {
+  it("is unsettled", async () => {
+    const ends: OpEnd[] = [];
+    const op = new RunningOp(20, (end) => ends.push(end));
+    op.begin(() =>
+      Promise.reject(new SymvirtError("needsOperator", "it may have moved", { unsettled: true })),
+    );
+    await vi.waitFor(() =>
+      expect(ends).toEqual([{ type: "fail", cause: "it may have moved", unsettled: true }]),
+    );
+  });
+
+  it("is told to stop when its cycle is cut short", async () => {
+    let told = false;
+    const op = new RunningOp(20, () => undefined);
+    op.begin((signal) => new Promise(() => signal.addEventListener("abort", () => (told = true))));
+    op.abandon();
+    expect(told).toBe(true);
   });
 });
 

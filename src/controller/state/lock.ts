@@ -20,6 +20,8 @@ const holderSchema = processIdentity.extend({
 });
 export type LockHolder = z.infer<typeof holderSchema>;
 
+const READER_MS = 150_000;
+
 export interface HeldLock {
   /** Says what this controller does now, for those who find it locked. */
   describe(what: string): void;
@@ -80,6 +82,8 @@ export async function acquireLock(
     renameSync(`${path}.tmp`, path);
   };
   const until = performance.now() + options.waitMs;
+  // What acts waits longer for one that only looks: a plan asks every VM and agent, each up to its deadline.
+  const untilReadersEnd = options.acting ? Math.max(until, performance.now() + READER_MS) : until;
   let refusal: LockHolder | undefined;
   for (;;) {
     write(options.what);
@@ -89,7 +93,8 @@ export async function acquireLock(
     const acting = others.find((o) => o.acting);
     // Two that ask at once both withdraw; who is still there after the pause really has it.
     if (acting !== undefined && acting.pid === refusal?.pid) throw refusedBy(acting);
-    if (performance.now() > until) throw refusedBy(acting ?? (others[0] as LockHolder));
+    if (performance.now() > (acting === undefined ? untilReadersEnd : until))
+      throw refusedBy(acting ?? (others[0] as LockHolder));
     refusal = acting;
     await sleep(20 + Math.random() * 80);
   }

@@ -1,7 +1,8 @@
 /** placement.json: where each VM runs and which cards it has. A memory only: the VMM is asked before it is believed. */
-import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { z } from "zod";
+import { writeDurably } from "../../checkpoint/durable.js";
 import { SymvirtError } from "../../errors.js";
 import type { Cluster } from "../cluster-file.js";
 

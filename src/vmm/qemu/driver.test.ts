@@ -369,6 +369,7 @@ describe("migrate", () => {
     const error = await failure(driver.migrate({ ...options, signal: soon() }));
     expect(error.exit).toBe("needsOperator");
     expect(error.message).toMatch(/Broken pipe; and vm1 on h1 could not be brought back: .*internal-error/);
+    expect(error.unsettled).toBe(true);
     expect(error.hint).toBeTruthy();
   });
 });
