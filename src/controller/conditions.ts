@@ -145,7 +145,7 @@ export function lateness(
   if (report === undefined) return `${who} is not reported by its agent`;
   const pid = ` (pid ${report.pid})`;
   if (!isCurrent && report.state === "running")
-    return `${who}${pid} is late: it has not called MPI since the order`;
+    return `${who}${pid} is late: it has not begun to leave since the order (it computes, or waits for tcp or for openib)`;
   if (isCurrent && report.state === "running")
     return `${who}${pid} runs over ${report.route}, epoch ${report.epoch}`;
   const detail = report.detail === "" ? "" : `: ${plainText(report.detail)}`;

@@ -5,6 +5,8 @@
  * every interleaving can be tried without a card.
  *
  * Leaving (openib to tcp)                        Coming back (tcp to openib)
+ *   OPENIB    until tcp has been connected to
+ *             all who were ever talked to
  *   flip      new traffic takes tcp from here      open      load openib, post the address card
  *   DRAINING  all that was sent to me is here,     connect   add the peers, poll, post the handles
  *             nothing of mine is in openib         adopt     take the others' handles

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The message path: what the PML calls, forwarded to the BTL of the peer's route and counted.
- * No lock, no system call; cookies come from a free list that only ever grows. */
+ * No lock, no system call (but for the one question a held peer is asked, throttle.h); cookies come from a
+ * free list that only ever grows. */
 #include "proxy.h"
 
 #include "arrivals.h"

@@ -70,7 +70,7 @@ struct mca_btl_base_endpoint_t {
     int64_t outstanding[SV_VIAS];
     uint64_t received_before; /* over openib, in endpoints of openib's that are gone */
     uint64_t sent_at_flip; /* over the present route, when it became the present one */
-    uint32_t flips;        /* changes of the route that were throttled */
+    uint32_t flips;        /* changes of the route */
     bool answers;          /* has to be told when `answers_at` fragments of it have come over openib, */
     uint64_t answers_at, answers_flips; /* in answer to its question */
     bool heard; /* has called this rank after the re-init */

@@ -212,8 +212,8 @@ int sv_remote_get(sv_endpoint_t *endpoint, void *local, uint64_t remote, size_t 
     return post(endpoint, &m, false);
 }
 
-/* Plain loads and stores: a rank runs these only while no card atomic can touch the word (the whole
- * job changed its route at a drained point). */
+/* Plain loads and stores: a rank runs these only while no card atomic can touch the word (hold_atomics and
+ * emulate_atomics in proxy.h). */
 static uint64_t apply64(const struct message *m)
 {
     uint64_t *word = (uint64_t *)(uintptr_t)m->remote, old = *word;
