@@ -175,8 +175,8 @@ export class Controller {
     request: Omit<RestartRequest, "signal"> & { signal?: AbortSignal },
   ): Promise<RestartPlan> {
     const { signal = never } = request;
-    return await this.#within(`plan of a restart of ${request.id}`, false, (session) =>
-      planFromCheckpoint(session, { ...request, signal }),
+    return await planFromCheckpoint(this.cluster, { ...request, signal }, (plan) =>
+      this.#within(`plan of a restart of ${request.id}`, false, plan),
     );
   }
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { Phase } from "../../src/controller/cycle.js";
 import { openStateFolder } from "../../src/controller/session.js";
-import { acquireLock } from "../../src/controller/state/lock.js";
+import { acquireLock, lockHolders } from "../../src/controller/state/lock.js";
 import { SymvirtError } from "../../src/errors.js";
 import { controllerOf, expectWell, world } from "../support/controller-world.js";
 import { hang } from "../support/fake-cluster.js";
@@ -27,6 +27,17 @@ describe("a failure ends in a roll-back (exit 5) and the job runs on the source"
     expect(w.guest("vm1").ranks.map((r) => r.report.epoch)).toEqual([1, 1]);
     expect(w.calls).not.toContain("detach vm1@h1");
     expect(w.processes.has("vm1@h3")).toBe(false);
+  });
+
+  it("a journal that cannot be opened leaves no lock behind", async () => {
+    const w = world();
+    const journal = join(w.cluster.state, "journal.jsonl");
+    openStateFolder(w.cluster.state);
+    mkdirSync(journal);
+    await expect((await controllerOf(w)).migrate({ vm: "vm1", to: "h3" })).rejects.toThrow(/EISDIR/);
+    expect(lockHolders(w.cluster.state)).toEqual([]);
+    rmdirSync(journal);
+    expect((await (await controllerOf(w)).migrate({ vm: "vm1", to: "h3" })).outcome).toBe("done");
   });
 
   it("without a journal to write to the cycle is cut short, and says how to go on", async () => {

@@ -3,6 +3,7 @@ import { CheckpointStore } from "../../checkpoint/store.js";
 import { SymvirtError } from "../../errors.js";
 import { stoppedPlanning } from "../stopped.js";
 import { anySignal } from "../../signals.js";
+import type { Cluster } from "../cluster-file.js";
 import { ControlDesk } from "../operation.js";
 import type { SetReport } from "../report.js";
 import type { Session } from "../session.js";
@@ -24,19 +25,28 @@ export interface RestartRequest extends Omit<SetOperation, "session"> {
   onVerify?: (doneBytes: number, totalBytes: number) => void;
 }
 
-/** Plans only. Reads and compares every part of the checkpoint. */
-export async function planFromCheckpoint(session: Session, request: RestartRequest): Promise<RestartPlan> {
-  const hold = await verified(session, request, request.signal);
+/**
+ * Plans only. Reads and compares every part of the checkpoint, which takes as long as it takes: before `within` takes the
+ * lock, so that nobody waits for it.
+ */
+export async function planFromCheckpoint(
+  cluster: Cluster,
+  request: RestartRequest,
+  within: (plan: (session: Session) => Promise<RestartPlan>) => Promise<RestartPlan>,
+): Promise<RestartPlan> {
+  const hold = await verified(cluster, request, request.signal);
   try {
     const { on = {}, gone = [], avoid = [], signal } = request;
-    return await planRestart(session, { manifest: hold.manifest, on, gone, avoid, signal });
+    return await within((session) =>
+      planRestart(session, { manifest: hold.manifest, on, gone, avoid, signal }),
+    );
   } finally {
     hold.release();
   }
 }
 
 /** Holds a checkpoint all of whose parts are as they were written; else throws "refused". */
-async function verified({ cluster }: Session, { id, onVerify }: RestartRequest, signal: AbortSignal) {
+async function verified(cluster: Cluster, { id, onVerify }: RestartRequest, signal: AbortSignal) {
   const store = new CheckpointStore(cluster);
   const hold = store.hold(id, "restart");
   try {
@@ -65,7 +75,7 @@ export async function restartSet(session: Session, request: RestartRequest): Pro
   try {
     const stop = anySignal([request.signal, desk.abort.signal]);
     const interrupted = (cause: unknown) => stoppedPlanning(stop, cause);
-    const hold = await verified(session, request, stop).catch((error: unknown) => {
+    const hold = await verified(session.cluster, request, stop).catch((error: unknown) => {
       throw stop.aborted ? interrupted(error) : error;
     });
     try {
