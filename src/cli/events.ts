@@ -6,40 +6,53 @@ import { begunWords } from "../controller/interrupted.js";
 import { type CycleTarget, Journal, type JournalRecord } from "../controller/state/journal.js";
 import { SymvirtError } from "../errors.js";
 import { type ClusterFlags, clusterPathOf, withCluster } from "./shared/options.js";
+import { type ServerFlags, serverOf, withServer } from "./shared/server.js";
 import { catchingSignals } from "./shared/stop.js";
 import { data, printJson } from "./shared/talk.js";
 
-interface EventsFlags extends ClusterFlags {
+interface EventsFlags extends ClusterFlags, ServerFlags {
   follow?: boolean;
 }
 
+const show = (flags: EventsFlags) => (record: JournalRecord) => {
+  if (flags.json === true) printJson(record);
+  else data(recordLine(record));
+};
+
 export function eventsCommand(): Command {
-  return withCluster(new Command("events"))
+  return withServer(withCluster(new Command("events")))
     .description("Print the journal of all cycles; with --json one record a line")
     .option("-f, --follow", "go on as it grows, until Ctrl-C")
     .addHelpText("after", "\nExample:\n  symvirt events --follow")
     .action(async (flags: EventsFlags) => {
       await catchingSignals(async ({ signal, exitCode }) => {
+        const remote = await serverOf(flags);
+        if (remote !== undefined) {
+          const { readServerJournal } = await import("../serve/client-journal.js");
+          const request = { follow: flags.follow === true, signal, onRecord: show(flags) };
+          await readServerJournal(remote.target, request).catch((error: unknown) => {
+            if (!signal.aborted) throw error;
+          });
+          process.exitCode = exitCode();
+          return;
+        }
         const cluster = loadCluster(clusterPathOf(flags));
         const journal = new Journal(cluster.state);
         let shown = 0;
-        const show = () => {
+        const showNew = () => {
           const records = journal.read();
           // A new file, which begins with the last cycle of the old one.
           if (records.length < shown) shown = 0;
-          for (const record of records.slice(shown)) {
-            if (flags.json === true) printJson(record);
-            else data(recordLine(record));
-          }
+          records.slice(shown).forEach(show(flags));
           shown = records.length;
         };
-        show();
+        showNew();
         if (flags.follow !== true) return;
         if (!existsSync(cluster.state))
           throw new SymvirtError("refused", `there is no state folder ${cluster.state} yet`, {
             hint: "it is made by the first `symvirt status` or `symvirt migrate`",
           });
-        const watcher = watch(cluster.state, show);
+        const watcher = watch(cluster.state, showNew);
         await new Promise<void>((resolve) =>
           signal.addEventListener("abort", () => resolve(), { once: true }),
         );

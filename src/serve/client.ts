@@ -1,6 +1,6 @@
 /** The client of `symvirt serve`: what the verbs use when --server is given. */
 import { request as httpRequest, type IncomingMessage } from "node:http";
-import { createParser } from "eventsource-parser";
+import { createParser, type EventSourceMessage } from "eventsource-parser";
 import { ExitCode, type ExitCodeName, SymvirtError } from "../errors.js";
 import type { OperationView } from "./operations.js";
 
@@ -118,32 +118,47 @@ async function events(
   id: string,
   onView: (view: OperationView) => void,
 ): Promise<OperationView | undefined> {
-  const response = await open(target, "GET", "/v1/events", {});
+  let last: OperationView | undefined;
+  await listen(target, "/v1/events", ({ event, data }) => {
+    // It may have ended between the question and the stream: then no event would come.
+    if (event === "server")
+      return (JSON.parse(data) as { operation: { id: string } | null }).operation?.id === id;
+    if (event !== "operation") return true;
+    const view = JSON.parse(data) as OperationView;
+    // Ours has ended, and another runs already.
+    if (view.id !== id) return false;
+    last = view;
+    onView(view);
+    return view.state !== "ended";
+  }).catch((error: unknown) => {
+    // It has as many readers as it takes: then it is asked again.
+    if (!(error instanceof SymvirtError) || error.exit !== "refused") throw error;
+  });
+  return last;
+}
+
+/**
+ * Hands on the events of a stream until it ends, is broken off, or `take` wants no more (false). Throws "unreachable" when
+ * there is none, and what `signal` is aborted with.
+ */
+export async function listen(
+  target: ServerTarget,
+  path: string,
+  take: (message: EventSourceMessage) => boolean,
+  signal?: AbortSignal,
+): Promise<void> {
+  const response = await open(target, "GET", path, signal === undefined ? {} : { signal });
   if (response.statusCode !== 200) {
     response.destroy();
-    return undefined;
+    throw refusalOf(target, response.statusCode ?? 0, {});
   }
   // The server says something every 15 s at least (event-streams.ts): a network that is gone says nothing.
   response.setTimeout(SILENCE_MS, () => void response.destroy());
-  let last: OperationView | undefined;
+  let more = true;
   const parser = createParser({
-    onEvent: ({ event, data }) => {
-      // It may have ended between the question and the stream: then no event would come.
-      if (event === "server") {
-        const { operation } = JSON.parse(data) as { operation: { id: string } | null };
-        if (operation?.id !== id) response.destroy();
-        return;
-      }
-      if (event !== "operation") return;
-      const view = JSON.parse(data) as OperationView;
-      if (view.id !== id) {
-        // Ours has ended, and another runs already.
-        response.destroy();
-        return;
-      }
-      last = view;
-      onView(view);
-      if (view.state === "ended") response.destroy();
+    onEvent: (message) => {
+      more = more && take(message);
+      if (!more) response.destroy();
     },
   });
   response.setEncoding("utf8");
@@ -152,7 +167,7 @@ async function events(
   } catch {
     // Broken off, by us or the server: whoever called asks again.
   }
-  return last;
+  signal?.throwIfAborted();
 }
 
 async function exchange(

@@ -6,6 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { run } from "../../src/cli/run.js";
+import { Journal } from "../../src/controller/state/journal.js";
+import { readServerJournal } from "../../src/serve/client-journal.js";
 import { expectWell, world } from "../support/controller-world.js";
 import { hang } from "../support/fake-cluster.js";
 import { ask, readEvents, serverOf, TOKEN } from "../support/serve-world.js";
@@ -97,6 +99,30 @@ describe("--server", () => {
       err: expect.stringContaining("is `symvirt serve` running there?"),
     });
     expect(w.calls).toEqual([]);
+  });
+
+  it("tells the journal, as it is and as it grows", async () => {
+    const w = world();
+    const { unix, http } = await serverOf(w);
+    expect(await symvirt("events", "--server", unix)).toEqual({ code: 0, out: "", err: "" });
+    await symvirt("migrate", "vm1", "--to", "h3", "--server", unix, "--token-file", tokenFile);
+    const words = await symvirt("events", "--server", http);
+    expect(words.out).toMatch(/^\S+ cycle 1: migrate vm1 to h3, from h1$/m);
+    const lines = (await symvirt("events", "--server", http, "--json")).out.trim().split("\n");
+    const local = new Journal(w.cluster.state).read();
+    expect(lines.map((l) => JSON.parse(l) as unknown)).toEqual(local);
+
+    const abort = new AbortController();
+    const seen: string[] = [];
+    const following = readServerJournal(
+      { server: unix },
+      { follow: true, signal: abort.signal, onRecord: ({ kind }) => seen.push(kind) },
+    );
+    await vi.waitFor(() => expect(seen).toHaveLength(local.length));
+    await symvirt("migrate", "vm1", "--to", "h1", "--server", unix, "--token-file", tokenFile);
+    await vi.waitFor(() => expect(seen).toHaveLength(new Journal(w.cluster.state).read().length));
+    abort.abort(new Error("enough"));
+    await expect(following).rejects.toThrow("enough");
   });
 
   it("abort stops the server's operation; the migrating client ends with 5", async () => {

@@ -121,6 +121,7 @@ const record = z.discriminatedUnion("kind", [
   }),
 ]);
 export type JournalRecord = z.infer<typeof record>;
+export const journalRecord: z.ZodType<JournalRecord> = record;
 type WithoutTime<T> = T extends unknown ? Omit<T, "at"> : never;
 
 /** A cycle that has begun and not ended (or ended with work left for `symvirt abort`). */
