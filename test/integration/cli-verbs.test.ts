@@ -5,7 +5,7 @@ import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { run } from "../../src/cli/run.js";
+import { symvirt } from "../support/cli-in-process.js";
 import { Journal } from "../../src/controller/state/journal.js";
 
 let folder: string;
@@ -35,27 +35,6 @@ vms:
   vm1: { host: h1, command: [sh, -pidfile, "{runtime}/{vm}.pid"], cards: { hca0: { bus: rp0, card: card0 } } }
 deadlines: { hello: 500, prepare: 2s }
 ${extra}`;
-}
-
-/** Runs a command line in this process; captures what it says. */
-async function symvirt(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
-  let out = "";
-  let err = "";
-  const stdout = vi.spyOn(process.stdout, "write").mockImplementation((text) => {
-    out += String(text);
-    return true;
-  });
-  const stderr = vi.spyOn(process.stderr, "write").mockImplementation((text) => {
-    err += String(text);
-    return true;
-  });
-  process.exitCode = undefined;
-  await run(argv);
-  const code = Number(process.exitCode ?? 0);
-  process.exitCode = undefined;
-  stdout.mockRestore();
-  stderr.mockRestore();
-  return { code, out, err };
 }
 
 describe("symvirt", () => {

@@ -5,9 +5,9 @@ import { createServer, type Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { run } from "../../src/cli/run.js";
 import { Journal } from "../../src/controller/state/journal.js";
 import { readServerJournal } from "../../src/serve/client-journal.js";
+import { symvirt } from "../support/cli-in-process.js";
 import { expectWell, world } from "../support/controller-world.js";
 import { hang } from "../support/fake-cluster.js";
 import { ask, readEvents, serverOf, TOKEN } from "../support/serve-world.js";
@@ -29,27 +29,6 @@ afterEach(async () => {
   vi.restoreAllMocks();
   process.exitCode = undefined;
 });
-
-/** Runs a command line in this process; captures what it says. */
-async function symvirt(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
-  let out = "";
-  let err = "";
-  const stdout = vi.spyOn(process.stdout, "write").mockImplementation((text) => {
-    out += String(text);
-    return true;
-  });
-  const stderr = vi.spyOn(process.stderr, "write").mockImplementation((text) => {
-    err += String(text);
-    return true;
-  });
-  process.exitCode = undefined;
-  await run(argv);
-  const code = Number(process.exitCode ?? 0);
-  process.exitCode = undefined;
-  stdout.mockRestore();
-  stderr.mockRestore();
-  return { code, out, err };
-}
 
 describe("--server", () => {
   it("migrates, evacuates, and shows the status as the verbs do by themselves", async () => {
