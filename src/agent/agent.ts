@@ -194,6 +194,8 @@ export class Agent {
         this.#gone(connection);
         this.#samples.gone(connection);
         this.#ranksChanged();
+        // Nobody else would end it: a rank that only says so could keep as many as it likes.
+        connection.close();
         break;
       case "log":
         // A rank that chatters must not fill the disk: the count is reset every few seconds.
@@ -210,6 +212,7 @@ export class Agent {
         this.#host.post(guestPost(rank.job, post));
         break;
       case "old":
+      case "repeated":
         break;
       case "foreign":
         connection.reject(`post for rank ${post.rank} from rank ${rank.rank}`);

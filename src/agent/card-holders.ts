@@ -90,8 +90,9 @@ function openDevice(folder: string, links: string[]): string | undefined {
 
 function mappedDevice(folder: string): string | undefined {
   const maps = readFileSync(join(folder, "maps"), "latin1");
-  const at = maps.indexOf(DEVICE_FOLDER);
-  if (at === -1) return undefined;
+  // The path is the last of a line's columns; one that only contains the folder is somebody's own file.
+  const at = maps.indexOf(` ${DEVICE_FOLDER}`) + 1;
+  if (at === 0) return undefined;
   const end = maps.indexOf("\n", at);
   return `mapped ${maps.slice(at, end === -1 ? undefined : end)}`.slice(0, 96);
 }

@@ -42,6 +42,7 @@ export class HostIntents {
     const datagram = encodeBoard({ ...part, data });
     const { cycle, step, key, rank, offset } = part;
     const outcome = intent.board.put({ cycle, step, key, rank, offset, data: datagram, datagram });
+    if (outcome === "repeated") return "old";
     return outcome === "stored" ? datagram : outcome;
   }
 

@@ -141,7 +141,7 @@ describe("StepBuffer", () => {
     const budget = { used: 0, max: 1000 };
     const buffer = new StepBuffer(budget);
     expect(buffer.put(part(1, 2, 0))).toBe("stored");
-    expect(buffer.put(part(1, 2, 0))).toBe("stored");
+    expect(buffer.put(part(1, 2, 0))).toBe("repeated");
     expect(budget.used).toBe(210);
     expect(buffer.put(part(1, 1, 0))).toBe("old");
     expect(buffer.put(part(0, 9, 0))).toBe("old");

@@ -7,7 +7,10 @@ import type { RankHello, RankPost, RankState } from "./rank-wire.js";
 import { type Budget, compareSteps, StepBuffer, type StepPair } from "./step-buffer.js";
 
 const MAX_JOBS = 16;
-const MAX_POST_BYTES_TOTAL = 64 << 20;
+/** Of one user: who posts nonsense takes nothing from others. */
+const MAX_POST_BYTES = 64 << 20;
+/** With posts in memory at a time (the unit has MemoryMax). */
+const MAX_POSTING_USERS = 4;
 /** How long a rank that is gone stays in the report. */
 const KEEP_ENDED_MS = 60_000;
 
@@ -41,7 +44,7 @@ interface Job<Peer extends RankPeer> {
 export class JobTable<Peer extends RankPeer = RankPeer> {
   readonly #jobs = new Map<string, Job<Peer>>();
   readonly #byPeer = new Map<Peer, Rank<Peer>>();
-  readonly #postBudget: Budget = { used: 0, max: MAX_POST_BYTES_TOTAL };
+  readonly #postBudgets = new Map<number, Budget>();
   readonly #now: () => number;
 
   constructor(now: () => number = () => performance.now()) {
@@ -95,10 +98,23 @@ export class JobTable<Peer extends RankPeer = RankPeer> {
       report: firstReport(hello),
       ended: undefined,
       endedAt: 0,
-      posts: new StepBuffer(this.#postBudget),
+      posts: new StepBuffer(this.#postBudget(job.uid)),
     };
     job.ranks.set(hello.rank, rank);
     this.#byPeer.set(peer, rank);
+  }
+
+  #postBudget(uid: number): Budget {
+    for (const [user, { used }] of this.#postBudgets) {
+      const hasJob = [...this.#jobs.values()].some((job) => job.uid === user);
+      if (used === 0 && user !== uid && !hasJob) this.#postBudgets.delete(user);
+    }
+    const budget = this.#postBudgets.get(uid) ?? {
+      used: 0,
+      max: this.#postBudgets.size < MAX_POSTING_USERS ? MAX_POST_BYTES : 0,
+    };
+    this.#postBudgets.set(uid, budget);
+    return budget;
   }
 
   rankOf(peer: Peer): Rank<Peer> | undefined {
@@ -116,7 +132,11 @@ export class JobTable<Peer extends RankPeer = RankPeer> {
   }
 
   /** Keeps a post for repetition. "old": of a step the host has left. Anything but "stored" is not forwarded. */
-  post(peer: Peer, post: RankPost, current: StepPair | undefined): "stored" | "old" | "full" | "foreign" {
+  post(
+    peer: Peer,
+    post: RankPost,
+    current: StepPair | undefined,
+  ): "stored" | "repeated" | "old" | "full" | "foreign" {
     const rank = this.#byPeer.get(peer);
     if (rank === undefined || post.rank !== rank.rank) return "foreign";
     if (current !== undefined && compareSteps(post, current) < 0) return "old";

@@ -6,6 +6,8 @@ import type { Logger } from "pino";
 import type { HolderReport, RankReport } from "../protocol/messages.js";
 
 const RETRY_MS = 250;
+/** A rank that changes without end must not keep the result from those who wait for it. */
+const MOST_ROUNDS = 3;
 
 export interface ReleaseWatchOptions {
   findHolders: () => Promise<HolderReport[]>;
@@ -21,6 +23,7 @@ export class ReleaseWatch {
   #holders: HolderReport[] = [];
   #running: Promise<void> | undefined;
   #again = false;
+  #voids = 0;
   #timer: NodeJS.Timeout | undefined;
   #closed = false;
 
@@ -39,6 +42,7 @@ export class ReleaseWatch {
   /** A rank says it uses the card: what a scan found before is void. */
   void(): void {
     this.#released = false;
+    this.#voids++;
   }
 
   /** Scans with all that is so now; resolves when the result is in. Calls made meanwhile share one more scan. */
@@ -61,8 +65,9 @@ export class ReleaseWatch {
 
   async #loop(): Promise<void> {
     clearTimeout(this.#timer);
-    do {
+    for (let round = 1; round === 1 || (this.#again && !this.#closed); round++) {
       this.#again = false;
+      const voids = this.#voids;
       let holders: HolderReport[];
       try {
         holders = await this.#options.findHolders();
@@ -72,14 +77,16 @@ export class ReleaseWatch {
         holders = [{ pid: 0, command: "", what: `scan failed: ${String(error)}`.slice(0, 96) }];
       }
       // A result is only worth something if nothing happened while it was made.
-      if (this.#again) continue;
-      const released = holders.length === 0;
+      if (this.#again && round < MOST_ROUNDS) continue;
+      this.#again = false;
+      // Opened while it was looked for: then there is no proof.
+      const released = holders.length === 0 && voids === this.#voids;
       if (released !== this.#released || JSON.stringify(holders) !== JSON.stringify(this.#holders)) {
         this.#released = released;
         this.#holders = holders;
         this.#options.changed();
       }
-    } while (this.#again && !this.#closed);
+    }
     if (!this.#closed && !this.#released && this.#options.awaited())
       this.#timer = setTimeout(() => void this.scan(), RETRY_MS);
   }

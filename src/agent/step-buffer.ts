@@ -43,13 +43,14 @@ export class StepBuffer<T extends Part> {
     return this.#pair;
   }
 
-  /** "old": of an older pair, ignore it. "full": over the budget, the sender is to blame. */
-  put(part: T): "stored" | "old" | "full" {
+  /** "repeated": it is here already. "old": of an older pair, ignore it. "full": over the budget, the sender is to blame. */
+  put(part: T): "stored" | "repeated" | "old" | "full" {
     const order = compareSteps(part, this.#pair);
     if (order < 0) return "old";
     if (order > 0) this.advance(part);
     const id = `${part.key}/${part.rank}/${part.offset}`;
     const before = this.#parts.get(id);
+    if (before?.data.equals(part.data) === true) return "repeated";
     const grows = cost(part) - (before === undefined ? 0 : cost(before));
     if (this.#budget.used + grows > this.#budget.max) return "full";
     this.#parts.set(id, part);

@@ -31,15 +31,28 @@ export function estimateBytes(
 export function openStoreFolder(path: string): void {
   try {
     if (mkdirSync(path, { recursive: true, mode: 0o700 }) !== undefined) chmodSync(path, 0o700);
-    const { mode } = statSync(path);
-    if ((mode & 0o022) !== 0)
-      throw new SymvirtError("usage", `others may write in the checkpoint store ${path}`, {
-        hint: `checkpoints hold the memory of your VMs: chmod 700 ${path}, or give a folder of its own under checkpoints.path`,
-      });
+    checkStoreFolder(path);
   } catch (cause) {
     if (cause instanceof SymvirtError) throw cause;
     throw storeFailure(path, cause);
   }
+}
+
+/**
+ * Throws "usage" if others may write in the store, or own it: what a restart loads into QEMU and puts in the place of
+ * disks comes from there, and its hashes as well.
+ */
+export function checkStoreFolder(path: string): void {
+  const { mode, uid } = statSync(path);
+  if ((mode & 0o022) !== 0)
+    throw new SymvirtError("usage", `others may write in the checkpoint store ${path}`, {
+      hint: `checkpoints hold the memory of your VMs: chmod 700 ${path}, or give a folder of its own under checkpoints.path`,
+    });
+  const own = process.geteuid?.() ?? 0;
+  if (uid !== 0 && uid !== own)
+    throw new SymvirtError("usage", `the checkpoint store ${path} belongs to uid ${uid}`, {
+      hint: `it must be root's or that of uid ${own}, who runs symvirt`,
+    });
 }
 
 /** An error of the file system as one that says what to do; whatever else it is stays what it is. */

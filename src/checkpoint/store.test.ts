@@ -117,6 +117,9 @@ describe("a checkpoint", () => {
     mkdirSync(path, { recursive: true });
     chmodSync(path, 0o777);
     expect(refusal(() => world.begin()).message).toContain("others may write");
+    expect(refusal(() => world.store.hold("20260101T000000Z", "restart")).message).toContain(
+      "others may write",
+    );
     writeFileSync(join(world.folder, "file"), "");
     expect(refusal(() => world.storeOf("c", join(world.folder, "file")).room(1)).message).toContain(
       "cannot use",

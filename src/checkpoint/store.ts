@@ -5,13 +5,13 @@
  */
 import type { Cluster } from "../controller/cluster-file.js";
 import { SymvirtError } from "../errors.js";
-import { accessSync, constants } from "node:fs";
+import { accessSync, constants, existsSync } from "node:fs";
 import { join } from "node:path";
 import { type CheckpointEntry, checkpointIds, readEntry, unusable } from "./entry.js";
 import { type Hold, type Holder, Holds, holderHint, holderText } from "./holds.js";
 import { isCheckpointName, type Manifest } from "./manifest.js";
 import { PendingCheckpoint, removeFolder } from "./pending.js";
-import { checkRoom, openStoreFolder, type Room, storeFailure } from "./room.js";
+import { checkRoom, checkStoreFolder, openStoreFolder, type Room, storeFailure } from "./room.js";
 import { sweepStore } from "./sweep.js";
 import { type VerifyOptions, type VerifyReport, verifyParts } from "./verify.js";
 
@@ -130,6 +130,7 @@ export class CheckpointStore {
 
   /** As `read`, and nobody removes it until `release` or until this process has ended. `what`: "restart". */
   hold(id: string, what: string): ReadHold {
+    this.#checkFolder();
     const { release } = this.#take(id, "read", what);
     try {
       return { id, folder: join(this.path, id), manifest: this.read(id), release };
@@ -161,6 +162,7 @@ export class CheckpointStore {
    * (unknown id) or "refused" (foreign, newer, unfinished, or a manifest that cannot be read).
    */
   async verify(id: string, options: VerifyOptions): Promise<VerifyReport> {
+    this.#checkFolder();
     const { release } = this.#take(id, "read", "verify");
     try {
       const entry = this.entry(id);
@@ -170,6 +172,11 @@ export class CheckpointStore {
     } finally {
       release();
     }
+  }
+
+  /** What is read for a restart was written by us. A folder that is not there is told of as an unknown id. */
+  #checkFolder(): void {
+    if (existsSync(this.path)) checkStoreFolder(this.path);
   }
 
   /**

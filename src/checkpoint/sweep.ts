@@ -1,5 +1,5 @@
 /** Removes what dead writers left: folders without a manifest. */
-import { readdirSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { checkpointIds, readEntry } from "./entry.js";
 import { Holds } from "./holds.js";
@@ -15,13 +15,13 @@ export function sweepStore(store: string, cluster: string): string[] {
   const swept: string[] = [];
   for (const id of checkpointIds(store)) {
     // Asked again under the hold; this only spares the whole ones a hold.
-    if (readEntry(store, cluster, id).state !== "partial") continue;
+    if (stateOf(store, cluster, id) !== "partial") continue;
     const hold = new Holds(store, id).take("remove", "sweep");
     if ("kind" in hold) continue;
     try {
       // The file server's clock, by the time of our own record: that of this machine may be another.
       const now = statSync(hold.file, { throwIfNoEntry: false })?.mtimeMs ?? Date.now();
-      if (readEntry(store, cluster, id).state !== "partial" || isBeingWritten(join(store, id), now)) continue;
+      if (stateOf(store, cluster, id) !== "partial" || isBeingWritten(join(store, id), now)) continue;
       removeFolder(store, id);
       swept.push(id);
     } finally {
@@ -29,6 +29,16 @@ export function sweepStore(store: string, cluster: string): string[] {
     }
   }
   return swept;
+}
+
+/** Undefined if it has gone meanwhile: the store may be shared, and `checkpoints rm` takes no lock of ours. */
+function stateOf(store: string, cluster: string, id: string): string | undefined {
+  try {
+    return readEntry(store, cluster, id).state;
+  } catch (error) {
+    if (existsSync(join(store, id))) throw error;
+    return undefined;
+  }
 }
 
 /** Whether a host still writes a part of it, though the controller that wanted it is dead. */

@@ -10,6 +10,7 @@ import type { Condition } from "./cycle.js";
 import { Findings } from "./findings.js";
 import type { Fleet } from "./fleet.js";
 import { limitsInForce } from "./limits.js";
+import { nextCycle } from "./next-cycle.js";
 import { Ops } from "./ops.js";
 import { greetAgents } from "./plan.js";
 import { checkJobs } from "./plan-jobs.js";
@@ -56,8 +57,7 @@ export class Hold {
     const refused = findings.error("the jobs cannot be held");
     if (refused !== undefined) throw refused;
     const [vm = ""] = names;
-    const seen = fleet.roster.jobs().flatMap((j) => [...j.ranks.values()].map((r) => r.report.cycle));
-    const cycle = 1 + Math.max(journal.lastCycle(), ...seen);
+    const cycle = nextCycle(journal.lastCycle(), fleet.roster, jobs);
     const host = fleet.hostOf(vm);
     const hold = new Hold(session, {
       ...{ cycle, vm, from: host, to: host, cards: [], jobs },

@@ -4,6 +4,7 @@ import { anySignal } from "../signals.js";
 import { isUp } from "./conditions.js";
 import { Findings } from "./findings.js";
 import { isAway } from "./movers.js";
+import { nextCycle } from "./next-cycle.js";
 import { ControlDesk, type Operation, runOperation } from "./operation.js";
 import { greetAgents, knownVm } from "./plan.js";
 import { checkJobs } from "./plan-jobs.js";
@@ -98,8 +99,7 @@ async function planReturn(session: Session, vm: string, signal: AbortSignal): Pr
     for (const { text } of findings.list.filter((f) => f.level === "note")) findings.refuse(text);
   const refused = findings.error(`openib cannot be brought back for ${vm}`);
   if (refused !== undefined) throw refused;
-  const seen = onVm.flatMap((j) => [...j.ranks.values()].map((r) => r.report.cycle));
-  const cycle = 1 + Math.max(journal.lastCycle(), 0, ...seen);
+  const cycle = nextCycle(journal.lastCycle(), fleet.roster, jobs);
   return {
     ...{ cycle, vm, from: host, to: host, cards, jobs },
     ...{ strategy: "live", leave: false, comeBack },

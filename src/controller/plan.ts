@@ -10,6 +10,7 @@ import { interruptedWords } from "./interrupted.js";
 import { type Finding, Findings } from "./findings.js";
 import type { Fleet } from "./fleet.js";
 import { changesRoutes } from "./movers.js";
+import { nextCycle } from "./next-cycle.js";
 import { limitsInForce, type MigrationLimits } from "./limits.js";
 import { checkHolders, checkJobs } from "./plan-jobs.js";
 import { chooseStrategy, jobsOn, noteRanks, planRoutes, rankList, wantedStrategy } from "./plan-strategy.js";
@@ -150,8 +151,7 @@ export async function planMigration({
       : planRoutes({ vm, targets: jobs, jobs: onVm, roster: fleet.roster, cards, keeps: false }, findings);
   const state = fleet.roster.state(vm);
   if (state !== undefined && (here?.facts.cards.length ?? 0) > 0) checkHolders(vm, state, jobs, findings);
-  const reported = fleet.roster.jobs().flatMap((j) => [...j.ranks.values()].map((r) => r.report.cycle));
-  const cycle = 1 + reported.reduce((a, b) => Math.max(a, b), journal.lastCycle());
+  const cycle = nextCycle(journal.lastCycle(), fleet.roster, jobs);
   if (strategy === "live")
     for (const job of onVm) noteRanks(job, route.jobs.find((j) => j.job === job.job)?.moving, findings);
   const target: CycleTarget = { cycle, vm, from, to, cards, strategy, ...route };

@@ -9,6 +9,7 @@ import type { Fleet } from "./fleet.js";
 import { limitsInForce } from "./limits.js";
 import { recoverSet } from "./checkpoint/recover-set.js";
 import type { SetPhase } from "./checkpoint/set-cycle.js";
+import { lastStep } from "./next-cycle.js";
 import { ControlDesk, runOperation } from "./operation.js";
 import { greetAgents } from "./plan.js";
 import { pictureRanks } from "./rank-spans.js";
@@ -65,7 +66,7 @@ export async function recoverCycle(
         event,
         before: pictureRanks(fleet, target),
         resumeFrom: {
-          step: Math.max(interrupted.step, ...steps),
+          step: lastStep(interrupted.step, steps),
           quietJobs: interrupted.quietJobs,
           held: interrupted.held,
         },

@@ -135,8 +135,13 @@ function jobId(chosen: string | undefined): string {
 function namesInFiles(words: readonly string[]): Set<string> {
   const names = new Set<string>();
   for (const file of readCommandLine(words).parameterFiles) {
-    if (!existsSync(file)) continue;
-    for (const name of parameterNames(readFileSync(file, "utf8"))) names.add(name);
+    let text: string;
+    try {
+      text = readFileSync(file, "utf8");
+    } catch {
+      continue;
+    }
+    for (const name of parameterNames(text)) names.add(name);
   }
   return names;
 }

@@ -51,6 +51,7 @@ describe("rewrite", () => {
 
   it("warns of what makes the job unmigratable, and respects it", () => {
     expect(run("--mca pml ucx a").warnings).toEqual([expect.stringContaining("not ob1")]);
+    expect(run("--app file").warnings).toEqual([expect.stringContaining("they run without symvirt")]);
     expect(run("--mca pml ^ucx a").warnings).toEqual([]);
     expect(run("--mca pml ^ob1 a").warnings).toHaveLength(1);
     expect(run("a", { env: { OMPI_MCA_pml: "cm" } }).warnings).toHaveLength(1);

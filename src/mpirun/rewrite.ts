@@ -80,6 +80,12 @@ function exportWords({ exported }: AppContext, { env, library, job }: RewriteOpt
 function warningsFor(command: MpirunCommand, { env, library }: RewriteOptions): string[] {
   if (library === undefined) return [];
   const warnings: string[] = [];
+  // Tried with 4.1.4: mpirun reads each line of the file as a command line of its own, and nothing of this one holds there.
+  if (command.appFile)
+    warnings.push(
+      "mpirun does not apply the options of its command line to the programs of --app FILE: they run without symvirt, " +
+        "unless each line of the file has what --print-cmd shows",
+    );
   const chosen = (name: string) =>
     command.mca.findLast((m) => m.name === name)?.value ?? env[`OMPI_MCA_${name}`];
   const pml = chosen("pml");

@@ -141,6 +141,8 @@ describe("registration of ranks", () => {
     host.clear();
     rank.send(BYE);
     await host.state((s) => s.jobs.length === 0);
+    // Kept by the rank it would be one descriptor of the agent's for each time it says so.
+    await until("the agent to close it", () => rank.closed);
   });
 
   it("tells a host that wants something of a job that it is over", async () => {

@@ -173,6 +173,9 @@ static void post(void *context, const char *key)
     sv_link_post(sv_handled_cycle, sv_handled_step, key, "", 0);
 }
 
+#define TELL_DELAY_MS 20000u
+static bool told_delay;
+
 static int joined; /* 0 not begun, 1 connected, -EINPROGRESS, or why not */
 
 /* The handles are here: also wait until this rank's endpoints are connected, or cannot be. */
@@ -352,6 +355,7 @@ void sv_live_begin(const struct sv_want *want)
     }
     begun_us = want->arrived_us;
     connecting_us = 0;
+    told_delay = false;
     sv_status.error = 0;
     sv_status.detail[0] = '\0';
     if (SV_ROLE_WHOLE != role && leave && SV_HANDOVER_OPENIB == machine.state) {
@@ -371,12 +375,27 @@ void sv_live_begin(const struct sv_want *want)
     }
 }
 
+/* The host only sees that this rank is not done. Once an order, so that a log tells where it stood. */
+static void tell_delay(void)
+{
+    if (told_delay || sv_since(begun_us) < TELL_DELAY_MS * 1000u) {
+        return;
+    }
+    told_delay = true;
+    sv_warn("cycle %u step %u: not done after %u s: state %d of order %d, role %d, join %d, in hand %lld over openib, "
+            "%lld over tcp, %d greetings open",
+            sv_handled_cycle, sv_handled_step, TELL_DELAY_MS / 1000u, (int)machine.state, (int)machine.order,
+            (int)machine.role, joined, (long long)sv_proxy.traffic[SV_VIA_OPENIB].in_hand,
+            (long long)sv_proxy.traffic[SV_VIA_TCP].in_hand, sv_remote_hellos);
+}
+
 bool sv_live_step(void)
 {
     if (SV_ORDER_NONE == machine.order) {
         return true;
     }
     if (!sv_handover_step(&machine, &rank)) {
+        tell_delay();
         return false;
     }
     report();

@@ -7,6 +7,7 @@ import { quote } from "../../vmm/qemu/run-on-host.js";
 import { type Finding, Findings } from "../findings.js";
 import type { Fleet } from "../fleet.js";
 import { isAway } from "../movers.js";
+import { nextCycle } from "../next-cycle.js";
 import { checkBlockers, greetAgents } from "../plan.js";
 import { checkHolders, checkJobs } from "../plan-jobs.js";
 import { wantedStrategy, whyPark } from "../plan-strategy.js";
@@ -106,9 +107,8 @@ export async function planCheckpoint(
   plan.steps = stepsOf(plan, jobs);
   const [first] = plan.vms;
   if (findings.refusals().length > 0 || first === undefined) return plan;
-  const seen = fleet.roster.jobs().flatMap((j) => [...j.ranks.values()].map((r) => r.report.cycle));
   plan.target = {
-    cycle: 1 + seen.reduce((a, b) => Math.max(a, b), journal.lastCycle()),
+    cycle: nextCycle(journal.lastCycle(), fleet.roster, jobs),
     ...{ vm: first.vm, from: first.host, to: first.host, cards: [], jobs },
     ...{ strategy: plan.strategy, leave: true, comeBack: true },
   };

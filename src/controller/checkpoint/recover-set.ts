@@ -2,6 +2,7 @@
 import { CheckpointStore } from "../../checkpoint/store.js";
 import { SymvirtError } from "../../errors.js";
 import type { Fleet } from "../fleet.js";
+import { lastStep } from "../next-cycle.js";
 import { ControlDesk } from "../operation.js";
 import { greetAgents } from "../plan.js";
 import { pictureRanks } from "../rank-spans.js";
@@ -37,7 +38,7 @@ export async function recoverSet(
       .filter(({ report }) => report.cycle === now.cycle)
       .map(({ report }) => report.step);
     const end = await runSet({ session, ...request }, desk, verb, now, ops, first, {
-      step: Math.max(interrupted.step, ...steps),
+      step: lastStep(interrupted.step, steps),
       quietJobs: interrupted.quietJobs,
     });
     const report = withoutThose(gone, setReport("abort", now, end));
