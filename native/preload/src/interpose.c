@@ -126,8 +126,9 @@ static int select_over_openib(bool progress_threads, bool mpi_threads, const cha
     /* One proxy stands for one port. Read when the component registers its variables. */
     setenv("OMPI_MCA_btl_openib_max_btls", "1", 0);
     /* udcm ends the job when a call stays unanswered for that many half seconds (25 by default,
-     * btl_openib_connect_udcm.c): longer than a re-init waits, which then gives the card up instead. */
-    setenv("OMPI_MCA_btl_openib_connect_udcm_max_retry", "60", 0);
+     * btl_openib_connect_udcm.c): longer than a re-init waits, also for a rank that computes; it then gives
+     * the card up instead. */
+    setenv("OMPI_MCA_btl_openib_connect_udcm_max_retry", "240", 0);
     if (sv_openib_take_over(stock, why, sizeof(why))) {
         /* The stock component is closed already: without openib the job would silently change its
          * network, so say it loud. */

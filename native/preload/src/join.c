@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static uint64_t all_called_us; /* 0: not all have begun */
+static uint64_t begun_us, all_called_us;
 
 static void received(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, mca_btl_base_descriptor_t *descriptor,
                      void *data)
@@ -25,12 +25,6 @@ static void received(mca_btl_base_module_t *module, mca_btl_base_tag_t tag, mca_
 static bool may_begin(const sv_endpoint_t *endpoint, uint64_t waited_us)
 {
     return endpoint->peer > sv_proxy.rank || endpoint->heard || waited_us > SV_JOIN_CALL_MS * 1000ull;
-}
-
-/* Both ends know of it, at least one of them for sure; where only the higher rank does, it calls. */
-static bool talked(const sv_endpoint_t *endpoint)
-{
-    return endpoint->sent[SV_VIA_OPENIB] || endpoint->sent[SV_VIA_TCP] || sv_endpoint_received(endpoint->peer);
 }
 
 static void completed(mca_btl_base_module_t *module, sv_endpoint_t *real, mca_btl_base_descriptor_t *descriptor,
@@ -71,9 +65,10 @@ void sv_join_listen(void)
 
 void sv_join_begin(const struct sv_ranks *peers)
 {
+    begun_us = sv_now_us();
     all_called_us = 0;
     for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
-        e->join = (NULL == peers || sv_ranks_has(peers, e->peer)) && talked(e) ? SV_NOT_JOINED : SV_JOINED;
+        e->join = NULL == peers || sv_ranks_has(peers, e->peer) ? SV_NOT_JOINED : SV_JOINED;
     }
 }
 
@@ -87,13 +82,12 @@ void sv_join_all_called(void)
 int sv_join_state(char *why, size_t size)
 {
     const sv_endpoint_t *missing = NULL;
-    const uint64_t waited_us = all_called_us ? sv_now_us() - all_called_us : 0;
+    const uint64_t waited_us = sv_now_us() - begun_us;
     for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
         if (NULL == e->openib || sv_endpoint_is_self(e)) {
             continue;
         }
-        /* Not before all are there: udcm counts from its first call, and in the end kills the job. */
-        if (all_called_us && SV_NOT_JOINED == e->join && may_begin(e, waited_us)) {
+        if (SV_NOT_JOINED == e->join && may_begin(e, waited_us)) {
             send_one(e);
         }
         if (SV_JOINED != e->join) {
@@ -103,7 +97,7 @@ int sv_join_state(char *why, size_t size)
     if (NULL == missing) {
         return 1;
     }
-    if (0 == all_called_us || waited_us < SV_JOIN_MS * 1000ull) {
+    if (0 == all_called_us || sv_now_us() - all_called_us < SV_JOIN_MS * 1000ull) {
         return 0;
     }
     snprintf(why, size, "openib did not connect to rank %u within %u s", missing->peer, SV_JOIN_MS / 1000u);

@@ -4,8 +4,7 @@
  * udcm's handshake can stop half way without an error (seen about once in fifty re-inits of four
  * ranks over soft-RoCE: the endpoint never became connected and its messages waited for ever). So
  * every rank sends one message to each peer before it routes anything over the card: its completion
- * says that this side's endpoint is connected and the other side's queue pair answers. Only to peers it
- * has ever talked to: a job of a thousand ranks must not get a thousand times as many queue pairs.
+ * says that this side's endpoint is connected and the other side's queue pair answers.
  */
 #ifndef SV_JOIN_H
 #define SV_JOIN_H
@@ -16,17 +15,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A handshake takes milliseconds; udcm repeats a lost message every half second, sixty times
- * (interpose.c): a job is not ended by it before this is over. */
+/* A handshake takes milliseconds; udcm repeats a lost message every half second. */
 #define SV_JOIN_MS 15000u
 /* So long the higher rank of a pair waits to be called by the lower one. */
 #define SV_JOIN_CALL_MS 3000u
 
 /* Before this rank's address card goes out: from then on a peer may call. */
 void sv_join_listen(void);
-/* To those peers, or to all, that have an openib endpoint and were ever talked to. */
+/* To those peers, or to all that have an openib endpoint. */
 void sv_join_begin(const struct sv_ranks *peers);
-/* Every rank has begun: only now messages are sent, and it counts how long it takes. */
+/* Every rank has begun: only from now on it counts how long it takes. */
 void sv_join_all_called(void);
 /* Sends what could not be sent yet. 1 when all messages have completed, 0 not yet, -ETIMEDOUT SV_JOIN_MS
  * after all have begun, with a rank that is not reached in `why`. The BTL must be progressed meanwhile. */
