@@ -42,8 +42,8 @@ export class HostIntents {
     const datagram = encodeBoard({ ...part, data });
     const { cycle, step, key, rank, offset } = part;
     const outcome = intent.board.put({ cycle, step, key, rank, offset, data: datagram, datagram });
-    if (outcome === "repeated") return "old";
-    return outcome === "stored" ? datagram : outcome;
+    // The host tells again what a rank may have missed.
+    return outcome === "stored" || outcome === "repeated" ? datagram : outcome;
   }
 
   /** Everything a newly connected rank of the job has missed, the want last. */
