@@ -43,7 +43,7 @@ export function openStoreFolder(path: string): void {
  * disks comes from there, and its hashes as well.
  */
 export function checkStoreFolder(path: string): void {
-  const { mode, uid } = statSync(path);
+  const { mode, uid } = storeStat(path);
   if ((mode & 0o022) !== 0)
     throw new SymvirtError("usage", `others may write in the checkpoint store ${path}`, {
       hint: `checkpoints hold the memory of your VMs: chmod 700 ${path}, or give a folder of its own under checkpoints.path`,
@@ -53,6 +53,14 @@ export function checkStoreFolder(path: string): void {
     throw new SymvirtError("usage", `the checkpoint store ${path} belongs to uid ${uid}`, {
       hint: `it must be root's or that of uid ${own}, who runs symvirt`,
     });
+}
+
+function storeStat(path: string): { mode: number; uid: number } {
+  try {
+    return statSync(path);
+  } catch (cause) {
+    throw storeFailure(path, cause);
+  }
 }
 
 /** An error of the file system as one that says what to do; whatever else it is stays what it is. */
@@ -65,7 +73,7 @@ export function storeFailure(path: string, cause: unknown): unknown {
       cause,
     });
   return new SymvirtError("usage", `cannot use the checkpoint store ${path} (${code})`, {
-    hint: "check checkpoints.path in the cluster file, and that you may write there",
+    hint: "check checkpoints.path in the cluster file, and that you may read and write there",
     cause,
   });
 }

@@ -97,23 +97,34 @@ export class CheckpointStore {
     }
   }
 
-  /** Everything in the store, oldest first, whatever its state. */
+  /** Everything in the store, oldest first, whatever its state. Throws "usage" when it cannot be read. */
   list(): CheckpointEntry[] {
-    return checkpointIds(this.path).flatMap((id) => {
+    return this.#ids().flatMap((id) => {
       try {
         return [this.entry(id)];
       } catch (error) {
         // Removed since the folder was read.
-        if (error instanceof SymvirtError && error.exit === "usage") return [];
-        if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+        if (!existsSync(join(this.path, id))) return [];
         throw error;
       }
     });
   }
 
-  /** One of them. Throws "usage" for an unknown id. */
+  /** One of them. Throws "usage" for an unknown id, and for one that this process cannot read. */
   entry(id: string): CheckpointEntry {
-    return readEntry(this.path, this.#cluster, id);
+    try {
+      return readEntry(this.path, this.#cluster, id);
+    } catch (error) {
+      throw storeFailure(this.path, error);
+    }
+  }
+
+  #ids(): string[] {
+    try {
+      return checkpointIds(this.path);
+    } catch (error) {
+      throw storeFailure(this.path, error);
+    }
   }
 
   /** Of a checkpoint that can be restarted. Throws "usage" (unknown id) or "refused" (foreign, newer, damaged, unfinished). */

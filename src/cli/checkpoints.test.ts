@@ -184,6 +184,16 @@ describe("symvirt checkpoints", () => {
     expect(none.err).toContain('cluster "c" has no checkpoint store');
   });
 
+  it("of a store that is no folder says so: exit 2", async () => {
+    writeFileSync(join(folder, "store"), "");
+    for (const words of [["ls"], ["show", "20261125T013000Z"], ["verify"]]) {
+      const result = await symvirt("checkpoints", ...words);
+      expect(result).toMatchObject({ code: 2, out: "" });
+      expect(result.err).toContain(`cannot use the checkpoint store ${folder}/store (ENOTDIR)`);
+      expect(result.err).toContain("check checkpoints.path");
+    }
+  });
+
   it("shows another cluster's checkpoints and leaves them alone", async () => {
     const id = made("a");
     cluster("d");

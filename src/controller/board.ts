@@ -159,6 +159,16 @@ export class Board {
     return Array.from({ length: this.#jobs.get(job) ?? 0 }, (_, i) => i).filter((r) => !posted.has(r));
   }
 
+  /** Sets of the current step that some ranks have posted to and others not, for messages. */
+  incomplete(job: string): { key: string; missing: number[] }[] {
+    const worldSize = this.#jobs.get(job) ?? 0;
+    return [...(this.#sets.get(job)?.keys ?? [])].flatMap(([key, set]) => {
+      if (this.#isComplete(set, worldSize)) return [];
+      const missing = Array.from({ length: worldSize }, (_, i) => i).filter((r) => set.get(r)?.missing !== 0);
+      return [{ key, missing }];
+    });
+  }
+
   #isComplete(set: Map<number, Posted>, worldSize: number): boolean {
     if (set.size < worldSize) return false;
     for (const posted of set.values()) if (posted.missing > 0) return false;

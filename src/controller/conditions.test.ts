@@ -97,6 +97,20 @@ describe("a live cycle of one VM's ranks", () => {
     expect(judge(condition, view(scene))).toEqual(expected);
   });
 
+  it("says at which meeting the others wait, and for whom", () => {
+    const scene = view({ mover: { state: "opening" } });
+    scene.board.open(2);
+    const post = { ...{ type: "post", session: "0123456789abcdef", job: "j", cycle: 5, step: 2 } } as const;
+    for (const rank of [0, 2])
+      scene.board.post("vm1", { ...post, key: "handles", rank, offset: 0, total: 0, data: "" });
+    for (const rank of [0, 1, 2])
+      scene.board.post("vm1", { ...post, key: "blob", rank, offset: 0, total: 0, data: "" });
+    expect(judge("running", scene)).toMatchObject({
+      met: false,
+      late: [`at "handles" of job j the others wait for rank 1`, expect.stringMatching(/^rank 0 on vm1/)],
+    });
+  });
+
   it("a step that fails in a stayer fails the way back", () => {
     const scene = { mover: back, stayer: { state: "failed", error: -19, detail: "no port" } } as const;
     expect(judge("running", view(scene))).toEqual({

@@ -25,6 +25,9 @@ export interface ConditionView {
 
 export type Verdict = { met: true } | { met: false; late: string[] } | { met: "failed"; why: string };
 
+/** Ranks named in a sentence. */
+const SHOWN_RANKS = 8;
+
 type TargetRank = CycleTarget["jobs"][number]["ranks"][number] & {
   job: string;
   /** It changes the routes to all its peers; the others only those to such ranks. */
@@ -116,7 +119,18 @@ function judgeRanks(condition: Exclude<Condition, "released" | "link-up">, view:
     late.push(lateness(rank, report, isCurrent, view));
   }
   if (condition === "held" && late.length === 0 && view.target.cards.length > 0) return judgeReleased(view);
-  return late.length === 0 ? { met: true } : { met: false, late };
+  if (late.length === 0) return { met: true };
+  return { met: false, late: [...unmet(view), ...late] };
+}
+
+/** Meetings of the ranks that lack somebody, before the ranks themselves: one that waits there only shows that it is not done. */
+function unmet({ board, target }: ConditionView): string[] {
+  return target.jobs.flatMap(({ job }) =>
+    board.incomplete(job).map(({ key, missing }) => {
+      const shown = missing.length > SHOWN_RANKS ? [...missing.slice(0, SHOWN_RANKS), "…"] : missing;
+      return `at "${plainText(key, 32)}" of job ${job} the others wait for rank ${shown.join(", ")}`;
+    }),
+  );
 }
 
 /** A rank that has left the card has seen its job's quiet set, or needed none. */

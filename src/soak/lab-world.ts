@@ -25,6 +25,7 @@ export function labWorld(bed: Testbed): SoakWorld {
       };
     },
     clearUp: async () => {
+      await bed.sayWarnings();
       const aborted = await bed.cli(["abort"]);
       if (aborted.code !== 0) bed.say(`symvirt abort: ${aborted.stderr.trim()}`);
       await bed.killJobs();

@@ -110,12 +110,23 @@ export class Testbed {
     return result.stdout;
   }
 
+  /** Says what the agents and, through them, the ranks have warned of: a lab that goes takes its logs with it. */
+  async sayWarnings(): Promise<void> {
+    for (const vm of this.vms) {
+      const lines = await this.guest(vm, warnings).catch((e: unknown) => String(e));
+      for (const line of lines.split("\n")) if (line !== "") this.say(`${vm}: ${line}`);
+    }
+  }
+
   /** Ends whatever jobs run in the guests. */
   async killJobs(): Promise<void> {
     for (const vm of this.vms)
       await this.guest(vm, killJobs).catch((e: unknown) => this.say(`${vm}: ${String(e)}`));
   }
 }
+
+/** pino's levels: 40 is a warning. */
+const warnings = `grep -E '"level":[456]0' /var/log/symvirt-agent.log | tail -n 20; true`;
 
 /** Ends jobs by pid: whatever runs from the workloads' folder, and their launchers. */
 const killJobs = `

@@ -25,7 +25,16 @@ export async function catchingSignals<T>(
   process.on("SIGINT", onInterrupt).on("SIGTERM", onTerminate).on("SIGHUP", onTerminate);
   try {
     return await work({ signal: abort.signal, exitCode: () => code });
+  } catch (error) {
+    // Whoever was waited for then is not out of reach.
+    throw isBecauseOf(error, abort.signal) ? abort.signal.reason : error;
   } finally {
     process.off("SIGINT", onInterrupt).off("SIGTERM", onTerminate).off("SIGHUP", onTerminate);
   }
+}
+
+/** A wait that was given up says that nobody has answered. */
+function isBecauseOf(error: unknown, { aborted, reason }: AbortSignal): boolean {
+  if (!aborted) return false;
+  return error === reason || (error instanceof SymvirtError && error.exit === "unreachable");
 }

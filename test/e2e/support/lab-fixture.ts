@@ -111,6 +111,7 @@ export class E2eLab extends Testbed {
   /** Puts right whatever a failed test may have left: faults, cycles, jobs. */
   async mend(): Promise<void> {
     say("mending after a failed test");
+    await this.sayWarnings();
     await endRuns();
     for (const host of this.hosts)
       await runForResult(["ip", "-n", this.namespace(host), "link", "set", "sv-up-m", "up"]);
