@@ -4,6 +4,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# What a Node.js that is too old says by itself is a syntax error somewhere.
+if ! node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)' 2>/dev/null; then
+  echo "setup: Node.js 20.19 or newer is needed, and this is $(node --version 2>/dev/null || echo none)" >&2
+  echo "  Debian 12's own is 18: install one from nodesource.com or nodejs.org, with its npm" >&2
+  exit 3
+fi
+
 packages=(
   # the lab: guests, their image, their network
   qemu-system-x86 qemu-utils debootstrap debian-archive-keyring iproute2 kmod openssh-client

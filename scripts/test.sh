@@ -20,7 +20,7 @@ for part in "${parts[@]}"; do
     native) bash scripts/test-native.sh | tee "$results/native.txt" ;;
     unit | integration | e2e)
       npx --no-install vitest run --project "$part" --reporter=default --reporter=json \
-        --outputFile.json="$results/$part.json"
+        --outputFile.json="$results/$part.json" || echo "$part" >>"$results/vitest.failed"
       [[ -s $results/$part.json ]] || echo "$part: 0 passed, 1 failed" >"$results/$part.txt"
       ;;
     *)

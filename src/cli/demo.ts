@@ -115,7 +115,7 @@ async function saveLogs(stage: LabStage, folder: string): Promise<void> {
   talk(`the guests' logs are in ${resolve(folder, "logs")}`);
 }
 
-/** Runs the verb; SIGINT and SIGTERM take the lab down before it ends. */
+/** Runs the verb; SIGINT, SIGTERM and SIGHUP take the lab down before it ends. */
 async function guarded(flags: DemoFlags, words: readonly string[]): Promise<void> {
   const abort = new AbortController();
   let interrupted: number | undefined;
@@ -126,7 +126,7 @@ async function guarded(flags: DemoFlags, words: readonly string[]): Promise<void
       new SymvirtError(name === "SIGINT" ? "interrupted" : "terminated", "The demo was interrupted"),
     );
   };
-  process.on("SIGINT", onSignal).on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal).on("SIGTERM", onSignal).on("SIGHUP", onSignal);
   try {
     process.exitCode = await demo(flags, words, abort.signal);
   } catch (error) {
@@ -142,7 +142,7 @@ async function guarded(flags: DemoFlags, words: readonly string[]): Promise<void
     };
     if (flags.json === true) data(JSON.stringify(failure));
   } finally {
-    process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
+    process.off("SIGINT", onSignal).off("SIGTERM", onSignal).off("SIGHUP", onSignal);
   }
 }
 

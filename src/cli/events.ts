@@ -5,6 +5,7 @@ import { loadCluster } from "../controller/cluster-file.js";
 import { begunWords } from "../controller/interrupted.js";
 import { type CycleTarget, Journal, type JournalRecord } from "../controller/state/journal.js";
 import { SymvirtError } from "../errors.js";
+import { anySignal } from "../signals.js";
 import { type ClusterFlags, clusterPathOf, withCluster } from "./shared/options.js";
 import { type ServerFlags, serverOf, withServer } from "./shared/server.js";
 import { catchingSignals } from "./shared/stop.js";
@@ -25,7 +26,11 @@ export function eventsCommand(): Command {
     .option("-f, --follow", "go on as it grows, until Ctrl-C")
     .addHelpText("after", "\nExample:\n  symvirt events --follow")
     .action(async (flags: EventsFlags) => {
-      await catchingSignals(async ({ signal, exitCode }) => {
+      await catchingSignals(async ({ signal: stopped, exitCode }) => {
+        // A reader that has what it wanted (`| grep -m1`) ends it, too.
+        const unread = new AbortController();
+        process.stdout.once("error", () => unread.abort());
+        const signal = anySignal([stopped, unread.signal]);
         const remote = await serverOf(flags);
         if (remote !== undefined) {
           const { readServerJournal } = await import("../serve/client-journal.js");
@@ -53,9 +58,10 @@ export function eventsCommand(): Command {
             hint: "it is made by the first `symvirt status` or `symvirt migrate`",
           });
         const watcher = watch(cluster.state, showNew);
-        await new Promise<void>((resolve) =>
-          signal.addEventListener("abort", () => resolve(), { once: true }),
-        );
+        await new Promise<void>((resolve) => {
+          if (signal.aborted) resolve();
+          signal.addEventListener("abort", () => resolve(), { once: true });
+        });
         watcher.close();
         process.exitCode = exitCode();
       }, "stopping");

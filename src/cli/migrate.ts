@@ -104,13 +104,13 @@ async function migrate(vm: string, flags: MigrateFlags, stop: StopSignals): Prom
 
 export function noDryRun(): SymvirtError {
   return new SymvirtError("usage", "a server does not plan", {
-    hint: "run --dry-run without --server, where the cluster file is",
+    hint: "run --dry-run with --cluster FILE, where the cluster file is",
   });
 }
 
 /**
  * Runs an acting verb with its progress shown, and its signal aborted by Ctrl-C, SIGTERM or when `--timeout` has
- * passed. Returns its exit code, or 130 or 143 if such a signal has come.
+ * passed. Returns its exit code, or 130 or 143 if such a signal has come and no person must act.
  */
 export async function withinTime(
   timeoutMs: number | undefined,
@@ -124,13 +124,13 @@ export async function withinTime(
   const progress = openProgress();
   try {
     const code = await work(anySignal([stop.signal, timeout.signal]), progress);
-    return stop.exitCode() ?? code;
+    return stop.exitCodeOr(code);
   } catch (error) {
     await progress.end();
-    const code = stop.exitCode();
-    if (code === undefined || !(error instanceof SymvirtError)) throw error;
+    if (stop.exitCode() === undefined || !(error instanceof SymvirtError)) throw error;
     say(`symvirt: ${error.message}`);
-    return code;
+    if (error.hint !== undefined) say(`  ${error.hint}`);
+    return stop.exitCodeOr(error.exitCode);
   } finally {
     clearTimeout(timer);
   }

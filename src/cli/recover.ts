@@ -29,7 +29,7 @@ export function recoverCommand(): Command {
           await progress.end();
           if (flags.json === true) printJson(report);
           tellReport(report);
-          process.exitCode = stop.exitCode() ?? exitOf(report);
+          process.exitCode = stop.exitCodeOr(exitOf(report));
         } finally {
           await progress.end();
         }

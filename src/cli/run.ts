@@ -26,7 +26,7 @@ const verbs: Readonly<Record<string, () => Promise<Command>>> = {
 
 /** Errors come back to us instead of ending the process, in every verb and its sub-verbs. */
 function throwErrors(command: Command): void {
-  command.exitOverride();
+  command.exitOverride().showHelpAfterError("(--help says more)");
   for (const sub of command.commands) throwErrors(sub);
 }
 
@@ -44,7 +44,6 @@ async function parse(argv: readonly string[]): Promise<void> {
     .description("Migrate VMs with passthrough network cards under running MPI jobs")
     .version(symvirtVersion())
     .enablePositionalOptions()
-    .showHelpAfterError("(--help says more)")
     .addHelpText("after", "\nExample:\n  symvirt lab up\n  symvirt migrate vm1 --to h3");
   const asked = argv.find((word) => !word.startsWith("-"));
   const wanted = asked !== undefined && Object.hasOwn(verbs, asked) ? [asked] : Object.keys(verbs);

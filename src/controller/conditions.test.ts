@@ -100,7 +100,7 @@ describe("a live cycle of one VM's ranks", () => {
   it("says at which meeting the others wait, and for whom", () => {
     const scene = view({ mover: { state: "opening" } });
     scene.board.open(2);
-    const post = { ...{ type: "post", session: "0123456789abcdef", job: "j", cycle: 5, step: 2 } } as const;
+    const post = { type: "post", session: "0123456789abcdef", job: "j", cycle: 5, step: 2 } as const;
     for (const rank of [0, 2])
       scene.board.post("vm1", { ...post, key: "handles", rank, offset: 0, total: 0, data: "" });
     for (const rank of [0, 1, 2])

@@ -396,6 +396,8 @@ function succeeded(state: CycleState): Step {
     "pre-copy": "moved",
     "switch-over": "destination",
     "undo:return": "source",
+    // What has arrived and not run is ended: the VM is its source's again, though it stands still there.
+    ...(state.place === "moved" ? { "undo:end-destination": "source" } : {}),
     "undo:resume-source": "source",
   };
   const now: CycleState = { ...state, place: moved[state.phase] ?? state.place };

@@ -4,6 +4,7 @@
  * A host that must answer and does not is switched off by the site's own command, if there is one; else there is no proof.
  */
 import { spawn } from "node:child_process";
+import { setTimeout as delay } from "node:timers/promises";
 import { SymvirtError } from "../errors.js";
 import { anySignal } from "../signals.js";
 import type { Session } from "./session.js";
@@ -19,6 +20,16 @@ export type FenceOutcome =
   | { allLive: true }
   /** `silent`: hosts that do not answer, and on which none of the VMs can be. */
   | { allLive: false; switchedOff: string[]; silent: string[] };
+
+/** A host is asked so often, with so many milliseconds between: one lost connection is no proof of anything. */
+const ASKS = 3;
+const ASK_AGAIN_MS = 2_000;
+/** There is no proof because a host does not answer, and nobody could switch it off. */
+export class HostUnanswering extends SymvirtError {
+  constructor(message: string, hint: string) {
+    super("needsOperator", message, { hint });
+  }
+}
 
 /** What a site's fence command gets: power controllers are slow. */
 const COMMAND_MS = 120_000;
@@ -43,7 +54,7 @@ export async function fenceVms(session: Session, request: FenceRequest): Promise
     await Promise.all(
       hosts.map(async (host) => {
         try {
-          await work(host);
+          await insistently(() => work(host), signal);
         } catch (error) {
           signal.throwIfAborted();
           // A process that does not end although its host answers: switching the host off is for a person to decide.
@@ -66,6 +77,12 @@ export async function fenceVms(session: Session, request: FenceRequest): Promise
     await fleet.vmm.presence(host, vms, soon());
     answering.push(host);
   });
+  // Then it is this machine's network or keys: the VMs may well run, and there is no host to restart them on.
+  if (answering.length === 0)
+    throw new HostUnanswering(
+      "none of the hosts answers this machine, so the VMs may still run",
+      "see why (its network, its keys); nothing was killed or switched off",
+    );
   await switchOffSilent();
   await onEach(answering, (host) => fleet.vmm.kill(host, vms, soon()));
   await switchOffSilent();
@@ -101,11 +118,23 @@ async function allLive({ fleet }: Session, vms: readonly string[], signal: Abort
   return states.every((alive) => alive);
 }
 
+async function insistently(work: () => Promise<unknown>, signal: AbortSignal): Promise<void> {
+  for (let asked = 1; ; asked++)
+    try {
+      await work();
+      return;
+    } catch (error) {
+      if (asked === ASKS || (error instanceof SymvirtError && error.exit === "needsOperator")) throw error;
+      await delay(ASK_AGAIN_MS, undefined, { signal });
+    }
+}
+
 async function switchOff(host: string, why: string, { command, signal }: FenceRequest): Promise<void> {
   if (command === undefined)
-    throw new SymvirtError("needsOperator", `${why}, so its VMs may still run`, {
-      hint: `switch ${host} off, or give policy.reactive.fence in the cluster file`,
-    });
+    throw new HostUnanswering(
+      `${why}, so its VMs may still run`,
+      `switch ${host} off, or give policy.reactive.fence in the cluster file`,
+    );
   const [program = "", ...args] = command.map((word) => word.replaceAll("{host}", host));
   const limit = anySignal([signal, AbortSignal.timeout(COMMAND_MS)]);
   const failure = await new Promise<string | undefined>((resolve) => {
@@ -120,11 +149,8 @@ async function switchOff(host: string, why: string, { command, signal }: FenceRe
     );
   });
   if (failure === undefined) return;
-  throw new SymvirtError(
-    "needsOperator",
+  throw new HostUnanswering(
     `${why}, and the fence command did not switch it off (${failure})`,
-    {
-      hint: `switch ${host} off by hand`,
-    },
+    `switch ${host} off by hand`,
   );
 }

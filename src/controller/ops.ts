@@ -3,6 +3,7 @@ import { SymvirtError } from "../errors.js";
 import type { MigrationProgress } from "../vmm/driver.js";
 import type { Card } from "./cluster-file.js";
 import type { OpName } from "./cycle.js";
+import { sentence } from "./errors-in-words.js";
 import type { Fleet } from "./fleet.js";
 import type { MigrationLimits } from "./limits.js";
 import type { CycleTarget } from "./state/journal.js";
@@ -39,7 +40,7 @@ export class Ops {
         this.migrated = await this.#migrate(from, signal);
         return;
       case "resume-destination":
-        await at(to).resume(signal);
+        await this.#resumeThere(signal);
         return await fleet.follow(vm, to);
       case "attach-destination":
         return await this.#attach(to, signal);
@@ -91,6 +92,30 @@ export class Ops {
     return await fleet
       .driver(target.vm, from)
       .migrate({ uri: this.#uri, ...ofVmm, onProgress: onMigration, signal });
+  }
+
+  /**
+   * A resume that was given up, or whose answer was lost, may have had its effect: a VM that has run there must never go
+   * on from its source's older memory. So it fails only when the VM is seen not to run.
+   */
+  async #resumeThere(signal: AbortSignal): Promise<void> {
+    const { fleet, target } = this.#context;
+    const there = fleet.driver(target.vm, target.to);
+    try {
+      await there.resume(signal);
+    } catch (error) {
+      let status: string;
+      try {
+        ({ status } = await there.inspect(AbortSignal.timeout(fleet.cluster.deadlines.prepare)));
+      } catch {
+        throw new SymvirtError(
+          "needsOperator",
+          `${sentence(error)}; and nobody knows whether ${target.vm} runs on ${target.to}`,
+          { cause: error, unsettled: true },
+        );
+      }
+      if (status !== "running") throw error;
+    }
   }
 
   async #attach(host: string, signal: AbortSignal): Promise<void> {

@@ -5,6 +5,7 @@
 import { SymvirtError } from "../errors.js";
 import type { VmFacts } from "../vmm/driver.js";
 import type { CycleEvent, Phase } from "./cycle.js";
+import { sentence } from "./errors-in-words.js";
 import type { Fleet } from "./fleet.js";
 import { limitsInForce } from "./limits.js";
 import { recoverSet } from "./checkpoint/recover-set.js";
@@ -97,7 +98,11 @@ async function findPlace(
   // A script's hold: no VM was moved by the cycle itself.
   if (from === to) return "source";
   const source = await look(fleet, vm, from, signal);
-  const destination = await look(fleet, vm, to, signal);
+  const destination = await look(fleet, vm, to, signal).catch((error: unknown) => {
+    // A VM that runs at its source has not run there: a host that is gone keeps nobody from going on.
+    if (source?.status !== "running" || !isUnreachable(error)) throw error;
+    return undefined;
+  });
   if (source?.status === "running" && destination?.status === "running")
     throw stuck(`${vm} runs on ${from} and on ${to} at once: end the wrong one`);
   if (destination?.status === "running") return "destination";
@@ -111,7 +116,8 @@ async function findPlace(
   const found = await fleet.driver(vm, from).cancelMigration(signal);
   if (found === "runs-here") return "source";
   if (destination !== undefined && destination.status !== "inmigrate") return "destination";
-  const resumed = phases.includes("switch-over");
+  // Ended by us, it has not run there: the way back does that only when the switch-over has failed before.
+  const resumed = phases.includes("switch-over") && !phases.includes("undo:end-destination");
   if (resumed)
     throw stuck(`${vm} was moved to ${to} and its process there has ended: start it again from its disk`);
   await fleet.vmm.end(vm, to, signal);
@@ -138,18 +144,22 @@ async function look(
     return await fleet.driver(vm, host).inspect(signal);
   } catch (error) {
     signal.throwIfAborted();
-    if (!(error instanceof SymvirtError) || error.exit !== "unreachable") throw error;
+    if (!isUnreachable(error)) throw error;
     const pids = await fleet.vmm.findProcesses(vm, host, signal);
     if (pids.length === 0) return undefined;
     throw new SymvirtError(
       "unreachable",
-      `${vm} on ${host} does not answer, and its process is there (pid ${pids.join(", ")}): ${error.message}`,
+      `${vm} on ${host} does not answer, and its process is there (pid ${pids.join(", ")}): ${sentence(error)}`,
       {
         hint: "see why, or end that process if the VM is not to be kept; then run `symvirt abort` again",
         cause: error,
       },
     );
   }
+}
+
+function isUnreachable(error: unknown): boolean {
+  return error instanceof SymvirtError && error.exit === "unreachable";
 }
 
 function stuck(message: string): SymvirtError {

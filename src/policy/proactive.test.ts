@@ -1,14 +1,15 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { hostAlerts, webhook } from "./alerts.js";
-import { type ProactiveEvent, type ProactiveState, reduceProactive } from "./proactive.js";
+import { nextRetry, type ProactiveEvent, type ProactiveState, reduceProactive } from "./proactive.js";
 
 const rules = { backoffMs: 100 };
 const firing = (host: string, alert = "a", now = 0): ProactiveEvent => ({ type: "firing", now, host, alert });
 const resolved = (host: string, alert = "a"): ProactiveEvent => ({ type: "resolved", now: 0, host, alert });
-const ended = (host: string, succeeded: boolean, now = 0): ProactiveEvent => ({
-  ...{ type: "ended", now, host, succeeded, message: "" },
+const ended = (host: string, succeeded: boolean, now = 0, untouched = false): ProactiveEvent => ({
+  ...{ type: "ended", now, host, succeeded, untouched, message: "" },
 });
+const free = (now = 0): ProactiveEvent => ({ type: "free", now });
 
 /** Verdicts and evacuations in the order they came. */
 function play(...events: ProactiveEvent[]): { state: ProactiveState; said: unknown[] } {
@@ -25,9 +26,7 @@ function play(...events: ProactiveEvent[]): { state: ProactiveState; said: unkno
 
 describe("proactive policy", () => {
   it("evacuates one host at a time, in the order the alerts came, and to no host with an alert", () => {
-    const { said } = play(firing("h1"), firing("h2"), { type: "free" }, { type: "free" }, ended("h1", true), {
-      type: "free",
-    });
+    const { said } = play(firing("h1"), firing("h2"), free(), free(), ended("h1", true), free());
     expect(said).toEqual(["queued", "queued", { host: "h1", avoid: ["h2"] }, { host: "h2", avoid: ["h1"] }]);
   });
 
@@ -37,30 +36,45 @@ describe("proactive policy", () => {
       firing("h1", "b"),
       resolved("h1", "a"),
       resolved("h1", "b"),
-      {
-        type: "free",
-      },
+      free(),
     );
     expect(said).toEqual(["queued", "known", "resolved", "cancelled"]);
     expect(state.size).toBe(0);
-    expect(play(firing("h1"), { type: "free" }, resolved("h1"), ended("h1", true)).state.size).toBe(0);
+    expect(play(firing("h1"), free(), resolved("h1"), ended("h1", true)).state.size).toBe(0);
     expect(play(resolved("h1")).said).toEqual(["unknown"]);
   });
 
   it("tries again what failed only after the back-off, and not what succeeded", () => {
-    const failed = [firing("h1"), { type: "free" } as const, ended("h1", false, 10)];
+    const failed = [firing("h1"), free(), ended("h1", false, 10)];
     expect(play(...failed, firing("h1", "a", 109)).said.at(-1)).toBe("waits");
-    expect(play(...failed, firing("h1", "a", 110), { type: "free" }).said.slice(-2)).toEqual([
+    expect(play(...failed, firing("h1", "a", 110), free()).said.slice(-2)).toEqual([
       "queued",
       { host: "h1", avoid: [] },
     ]);
-    expect(play(firing("h1"), { type: "free" }, ended("h1", true), firing("h1", "a", 9999)).said.at(-1)).toBe(
+    expect(play(firing("h1"), free(), ended("h1", true), firing("h1", "a", 9999)).said.at(-1)).toBe(
       "known",
     );
   });
 
+  it("tries again by itself what failed, as long as an alert fires, and soon what was only refused", () => {
+    const long = { backoffMs: 1_000_000 };
+    const failed = (untouched: boolean) => {
+      let state: ProactiveState = new Map();
+      for (const event of [firing("h1"), free(), ended("h1", false, 10, untouched)])
+        state = reduceProactive(long, state, event).state;
+      return state;
+    };
+    expect(nextRetry(failed(false))).toBe(1_000_010);
+    expect(nextRetry(failed(true))).toBe(30_010);
+    expect(reduceProactive(long, failed(true), free(30_009)).evacuate).toBeUndefined();
+    expect(reduceProactive(long, failed(true), free(30_010)).evacuate).toEqual({ host: "h1", avoid: [] });
+    const over = reduceProactive(long, failed(true), resolved("h1")).state;
+    expect(nextRetry(over)).toBeUndefined();
+    expect(reduceProactive(long, over, free(9e9)).evacuate).toBeUndefined();
+  });
+
   it("goes back into the queue when somebody else was faster", () => {
-    const { said } = play(firing("h1"), { type: "free" }, { type: "declined", host: "h1" }, { type: "free" });
+    const { said } = play(firing("h1"), free(), { type: "declined", host: "h1" }, free());
     expect(said.slice(-1)).toEqual([{ host: "h1", avoid: [] }]);
   });
 
@@ -74,12 +88,13 @@ describe("proactive policy", () => {
         now,
         alert: fc.constantFrom("a", "b"),
       }),
-      fc.constant({ type: "free" as const }),
+      fc.record({ type: fc.constant("free" as const), now }),
       fc.record({
         type: fc.constant("ended" as const),
         host,
         now,
         succeeded: fc.boolean(),
+        untouched: fc.boolean(),
         message: fc.constant(""),
       }),
       fc.record({ type: fc.constant("declined" as const), host }),
@@ -93,7 +108,7 @@ describe("proactive policy", () => {
           state = step.state;
           expect([...state.values()].filter((h) => h.state === "running").length).toBeLessThanOrEqual(1);
           if (step.evacuate !== undefined) {
-            expect(before.get(step.evacuate.host)).toMatchObject({ state: "queued" });
+            expect(["queued", "failed"]).toContain(before.get(step.evacuate.host)?.state);
             expect(before.get(step.evacuate.host)?.alerts.size).toBeGreaterThan(0);
             for (const other of step.evacuate.avoid) expect(before.has(other)).toBe(true);
           }

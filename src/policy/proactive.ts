@@ -4,7 +4,7 @@
  */
 
 export interface ProactiveRules {
-  /** After an evacuation that did not succeed, before the same alerts may begin another. */
+  /** After an evacuation that did not succeed, before it is tried again if its alerts still fire. */
   backoffMs: number;
 }
 
@@ -25,8 +25,16 @@ export type ProactiveEvent =
   | { type: "firing"; now: number; host: string; alert: string }
   | { type: "resolved"; now: number; host: string; alert: string }
   /** Nobody's operation runs. */
-  | { type: "free" }
-  | { type: "ended"; now: number; host: string; succeeded: boolean; message: string }
+  | { type: "free"; now: number }
+  /** `untouched`: it was refused, or something could not be reached, before anything was touched. */
+  | {
+      type: "ended";
+      now: number;
+      host: string;
+      succeeded: boolean;
+      untouched: boolean;
+      message: string;
+    }
   /** The evacuation could not begin: somebody else was first. */
   | { type: "declined"; host: string };
 
@@ -41,6 +49,14 @@ export interface ProactiveStep {
 }
 
 export const MAX_ALERTS = 1000;
+/** Another controller that is just at work soon is not. */
+const UNTOUCHED_MS = 30_000;
+
+/** When a host whose evacuation failed is tried again, as long as an alert fires for it; undefined: none is. */
+export function nextRetry(state: ProactiveState): number | undefined {
+  const times = [...state.values()].filter((h) => h.state === "failed").map((h) => h.retryAt);
+  return times.length === 0 ? undefined : Math.min(...times);
+}
 
 export function reduceProactive(
   rules: ProactiveRules,
@@ -53,8 +69,11 @@ export function reduceProactive(
     case "resolved":
       return resolved(state, event);
     case "free": {
-      if ([...state.values()].some((h) => h.state === "running")) return { state };
-      const next = [...state.values()].find((h) => h.state === "queued");
+      const hosts = [...state.values()];
+      if (hosts.some((h) => h.state === "running")) return { state };
+      const next =
+        hosts.find((h) => h.state === "queued") ??
+        hosts.find((h) => h.state === "failed" && event.now >= h.retryAt);
       if (next === undefined) return { state };
       const avoid = [...state.keys()].filter((host) => host !== next.host);
       return { state: put(state, { ...next, state: "running" }), evacuate: { host: next.host, avoid } };
@@ -65,7 +84,8 @@ export function reduceProactive(
       if (there.alerts.size === 0) return { state: without(state, event.host) };
       const end = event.succeeded ? "done" : "failed";
       const { message } = event;
-      return { state: put(state, { ...there, state: end, message, retryAt: event.now + rules.backoffMs }) };
+      const waitMs = event.untouched ? Math.min(UNTOUCHED_MS, rules.backoffMs) : rules.backoffMs;
+      return { state: put(state, { ...there, state: end, message, retryAt: event.now + waitMs }) };
     }
     case "declined": {
       const there = state.get(event.host);
@@ -88,7 +108,7 @@ function firing(
     return { state: put(state, queued), verdict: "queued" };
   }
   const alerts = there.alerts.size < MAX_ALERTS ? new Set([...there.alerts, alert]) : there.alerts;
-  // Alertmanager repeats what still fires: that is the next try.
+  // Alertmanager repeats what still fires.
   if (there.state === "failed" && now >= there.retryAt) {
     // At the end of the queue.
     return { state: put(without(state, host), { ...there, alerts, state: "queued" }), verdict: "queued" };

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import {
   backoffOf,
   initialReactive,
+  lacksCheckpoints,
   type ReactiveEffect,
   type ReactiveEvent,
   type ReactiveRules,
@@ -56,7 +57,29 @@ const restarting = () =>
     .look(3, ...dead)
     .say({ type: "chosen", now: 4, checkpoint: "c1" }, { type: "fenced" });
 
+const notTaken = (now: number, needsOperator = false): ReactiveEvent => ({
+  ...{ type: "checkpoint-failed", now, cause: "the store is full", needsOperator },
+});
+
 describe("reactive policy", () => {
+  it("says that there are no new checkpoints after three that failed, or one that needs a person", () => {
+    const m = watched();
+    for (const [at, lacks] of [
+      [1000, false],
+      [2100, false],
+      [3200, true],
+    ] as const) {
+      m.say({ type: "tick", now: at }, notTaken(at + 50));
+      expect(lacksCheckpoints(m.state)).toBe(lacks);
+      expect(m.state.phase.name).toBe("watching");
+    }
+    m.say({ type: "checkpointed", now: 4300 });
+    expect(lacksCheckpoints(m.state)).toBe(false);
+    m.say({ type: "tick", now: 9000 }, notTaken(9050, true));
+    expect(lacksCheckpoints(m.state)).toBe(true);
+    expect(m.state.failures).toMatchObject({ count: 1, cause: "the store is full" });
+  });
+
   it("makes a checkpoint when it is due, and counts from its end", () => {
     const m = watched().say({ type: "tick", now: 999 });
     expect(m.take()).toEqual([]);
@@ -65,7 +88,7 @@ describe("reactive policy", () => {
     m.say({ type: "checkpointed", now: 6000 }, { type: "tick", now: 6999 });
     expect(m.take()).toEqual([]);
     expect(m.say({ type: "tick", now: 7000 }).take()).toEqual([{ do: "checkpoint" }]);
-    m.say({ type: "checkpoint-failed", now: 7100 }, { type: "tick", now: 8000 });
+    m.say(notTaken(7100), { type: "tick", now: 8000 });
     expect(m.take()).toEqual([]);
   });
 
@@ -119,7 +142,7 @@ describe("reactive policy", () => {
       .look(4, ...cut)
       .say(
         { type: "chosen", now: 5, checkpoint: "c1" },
-        { type: "fence-failed", now: 6, cause: "host h1 does not answer" },
+        { type: "fence-failed", now: 6, cause: "host h1 does not answer", silent: true },
       );
     m.take();
     expect(m.state.phase).toMatchObject({ name: "stuck", reason: expect.stringContaining("may still run") });
@@ -223,12 +246,13 @@ describe("reactive policy", () => {
         }),
       },
       fc.record({ type: fc.constantFrom("busy" as const, "free" as const) }),
-      fc.record({ type: fc.constantFrom("checkpointed" as const, "checkpoint-failed" as const) }),
+      fc.record({ type: fc.constant("checkpointed" as const) }),
+      fc.record({ type: fc.constant("checkpoint-failed" as const), cause, needsOperator: fc.boolean() }),
       fc.record({ type: fc.constant("chosen" as const), checkpoint: fc.constantFrom("c1", undefined) }),
       fc.record({
         type: fc.constantFrom("fenced" as const, "alive" as const, "restarted" as const, "declined" as const),
       }),
-      fc.record({ type: fc.constant("fence-failed" as const), cause }),
+      fc.record({ type: fc.constant("fence-failed" as const), cause, silent: fc.boolean() }),
       fc.record({ type: fc.constant("restart-failed" as const), cause, needsOperator: fc.boolean() }),
     );
     fc.assert(

@@ -43,6 +43,8 @@ export interface ReactiveState {
   /** Restarts since the last checkpoint. */
   attempts: number;
   lastRestart: number | undefined;
+  /** Checkpoints that failed since the last complete one, and why the last did. */
+  failures: { count: number; cause: string; needsOperator: boolean };
   /** VMs that were seen alive once: only these can die. */
   seen: ReadonlySet<string>;
   /** In how many looks in a row a VM was not well, and why in the last. */
@@ -58,13 +60,14 @@ export type ReactiveEvent =
   | { type: "free"; now: number }
   /** A complete checkpoint, whoever asked for it. */
   | { type: "checkpointed"; now: number }
-  | { type: "checkpoint-failed"; now: number }
+  | { type: "checkpoint-failed"; now: number; cause: string; needsOperator: boolean }
   /** The last complete checkpoint, if there is one. */
   | { type: "chosen"; now: number; checkpoint: string | undefined }
   | { type: "fenced" }
   /** At a closer look all VMs live. */
   | { type: "alive" }
-  | { type: "fence-failed"; now: number; cause: string }
+  /** `silent`: because a host does not answer. */
+  | { type: "fence-failed"; now: number; cause: string; silent: boolean }
   | { type: "restarted"; now: number }
   | { type: "restart-failed"; now: number; cause: string; needsOperator: boolean }
   /** An effect could not begin: somebody else was first. */
@@ -79,6 +82,8 @@ export type ReactiveEffect =
 /** Looks in a row before a process that is gone is believed dead, and a host that is silent. */
 export const GONE_LOOKS = 2;
 export const SILENT_LOOKS = 3;
+/** So many checkpoints that fail in a row are a person's matter. */
+const FAILED_CHECKPOINTS = 3;
 /** How long to wait when somebody else's operation came first. */
 const DECLINED_MS = 5_000;
 const MAX_BACKOFF_MS = 3_600_000;
@@ -97,6 +102,7 @@ export function initialReactive(
     nextCheckpoint: now + rules.everyMs,
     attempts: kept.attempts,
     lastRestart: undefined,
+    failures: noFailures,
     seen: new Set(kept.seen),
     suspects: new Map(),
     silentHosts: [],
@@ -126,12 +132,27 @@ export function reduceReactive(
     case "look":
       return look(rules, state, event);
     case "checkpointed": {
-      const next = { ...state, nextCheckpoint: event.now + rules.everyMs, attempts: 0 };
+      const next = {
+        ...state,
+        nextCheckpoint: event.now + rules.everyMs,
+        attempts: 0,
+        failures: noFailures,
+      };
       return stay(phase.name === "checkpointing" ? watch(next) : next);
     }
     case "checkpoint-failed":
       if (phase.name !== "checkpointing") return stay(state);
-      return stay(watch({ ...state, nextCheckpoint: event.now + rules.everyMs }));
+      return stay(
+        watch({
+          ...state,
+          nextCheckpoint: event.now + rules.everyMs,
+          failures: {
+            count: state.failures.count + 1,
+            cause: event.cause,
+            needsOperator: state.failures.needsOperator || event.needsOperator,
+          },
+        }),
+      );
     case "chosen":
       return phase.name === "choosing" ? chosen(state, phase.deaths, event.checkpoint) : stay(state);
     case "fenced":
@@ -142,7 +163,7 @@ export function reduceReactive(
     case "fence-failed": {
       if (phase.name !== "fencing") return stay(state);
       const reason = `${phase.deaths.join("; ")}; the old VMs may still run: ${event.cause}`;
-      return stay(stick(state, reason, state.silentHosts.length > 0));
+      return stay(stick(state, reason, event.silent));
     }
     case "restarted":
       if (phase.name !== "restarting") return stay(state);
@@ -153,6 +174,13 @@ export function reduceReactive(
     case "declined":
       return declined(state, event.now);
   }
+}
+
+const noFailures = { count: 0, cause: "", needsOperator: false };
+
+/** The policy goes on, but a person must see why there are no new checkpoints. */
+export function lacksCheckpoints({ failures }: ReactiveState): boolean {
+  return failures.needsOperator || failures.count >= FAILED_CHECKPOINTS;
 }
 
 const stay = (state: ReactiveState): ReactiveStep => ({ state, effects: [] });

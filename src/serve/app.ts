@@ -80,6 +80,8 @@ export function buildApp(services: Services, { remote, checkHost }: Exposure): F
         `this server is not "${request.headers.host ?? ""}"`,
         "name it localhost or 127.0.0.1",
       );
+    // Answered with 405: there is nothing to be let at.
+    if (request.method === "HEAD" || request.method === "OPTIONS") return;
     // By the route the router has found: it decodes a path before it compares. What only tells is asked for by GET.
     const route = request.routeOptions.url;
     const isAct = request.method !== "GET" || acts.includes(pathOf(request));
@@ -178,7 +180,9 @@ function actRoutes(app: FastifyInstance, services: Services): void {
     const { operation } = parse(bodies.abort, body ?? {});
     if (operation !== undefined && services.operations.current?.id !== operation)
       throw new Refusal(409, `operation ${operation} is not running`, "it has ended: GET /v1/operations/ID");
-    return { verb: "abort", what: "abort", work: (run) => verbs.abort(run) };
+    // Asked for twice, an abort is one; who wants that one stopped gives its id.
+    const joins = operation === undefined && services.operations.current?.verb === "abort";
+    return { verb: "abort", what: "abort", joins, work: (run) => verbs.abort(run) };
   });
   app.post("/v1/alerts", { bodyLimit: ALERTS_LIMIT }, async (request) => {
     const label = cluster.policy.proactive?.label;
@@ -193,21 +197,26 @@ function actRoutes(app: FastifyInstance, services: Services): void {
 interface Act {
   verb: OperationOrder["verb"];
   what: string;
+  /** The operation that runs is what is asked for. */
+  joins?: boolean;
   work: (run: Run) => Promise<object>;
 }
 
 /** Begins the operation, or stops the running one; 202 with it, or 200 when it has ended within `wait` seconds. */
 async function begin(
   services: Services,
-  { verb, what, work }: Act,
+  { verb, what, work, joins = false }: Act,
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<object> {
   const { operations, log, stopping } = services;
   const { wait } = parse(waitQuery, request.query);
-  const stopped = verb === "abort" ? operations.stop("stopped by POST /v1/abort") : undefined;
-  const begun = stopped ?? operations.begin({ verb, by: "request", what }, work);
-  log(stopped === undefined ? `${what}: begun by request` : `${begun.view.what}: stopped by request`);
+  const joined = joins ? operations.running : undefined;
+  const stopped =
+    verb === "abort" && joined === undefined ? operations.stop("stopped by POST /v1/abort") : undefined;
+  const begun = joined ?? stopped ?? operations.begin({ verb, by: "request", what }, work);
+  if (joined === undefined)
+    log(stopped === undefined ? `${what}: begun by request` : `${begun.view.what}: stopped by request`);
   if (wait > 0) await endOf(begun.ended, wait * 1000, stopping);
   reply.code(begun.view.state === "ended" ? 200 : 202).header("location", `/v1/operations/${begun.view.id}`);
   return { schemaVersion: 1, operation: begun.view };

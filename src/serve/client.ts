@@ -56,7 +56,7 @@ export async function operate(
   const { operation } = (await call(target, "POST", path, { body })) as { operation: OperationView };
   const stop = (): void => {
     call(target, "POST", "/v1/abort", {
-      body: path === "/v1/abort" ? {} : { operation: operation.id },
+      body: { operation: operation.id },
     }).catch(() => undefined);
   };
   if (signal.aborted) stop();

@@ -37,12 +37,12 @@ export class Metrics {
   readonly #phase = this.#gauge("policy_phase", "1 for the phase of the reactive policy", ["phase"]);
   readonly #stuck = this.#gauge(
     "policy_needs_operator",
-    "1 while the reactive policy waits for a person",
+    "1 while the reactive policy waits for a person, or makes no new checkpoints",
     [],
   );
   readonly #checkpointed = this.#gauge(
     "checkpoint_last_success_timestamp_seconds",
-    "End of the last complete checkpoint made through this server",
+    "End of the last complete checkpoint: in the store when the server began, since then made through it",
     [],
   );
   readonly #pauses = this.#gauge(
@@ -77,7 +77,7 @@ export class Metrics {
     this.#running.set({ verb }, 0);
     this.#operations.inc({ verb, by, result: results[exitCode ?? -1] ?? "failed" });
     if (endedAt !== null)
-      this.#duration.observe({ verb }, (Date.parse(endedAt) - Date.parse(startedAt)) / 1000);
+      this.#duration.observe({ verb }, Math.max(0, Date.parse(endedAt) - Date.parse(startedAt)) / 1000);
     if (verb === "checkpoint" && exitCode === ExitCode.done) this.#checkpointed.set(Date.now() / 1000);
     const {
       phases: own = [],
@@ -107,9 +107,14 @@ export class Metrics {
     }
   }
 
-  policy(name: (typeof phases)[number]): void {
+  /** A checkpoint that an earlier process made, or somebody else; `at` is ISO 8601. */
+  checkpointAt(at: string | undefined): void {
+    if (at !== undefined) this.#checkpointed.set(Date.parse(at) / 1000);
+  }
+
+  policy(name: (typeof phases)[number], needsOperator: boolean): void {
     for (const phase of phases) this.#phase.set({ phase }, phase === name ? 1 : 0);
-    this.#stuck.set(name === "stuck" ? 1 : 0);
+    this.#stuck.set(needsOperator ? 1 : 0);
   }
 
   #counter<L extends string>(name: string, help: string, labelNames: L[]): Counter<L> {

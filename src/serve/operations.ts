@@ -74,6 +74,10 @@ export class Operations {
     return this.#current?.view;
   }
 
+  get running(): BegunOperation | undefined {
+    return this.#current;
+  }
+
   find(id: string): OperationView | undefined {
     return this.current?.id === id ? this.current : this.#ended.find((o) => o.id === id);
   }

@@ -1,14 +1,21 @@
 /** Runs the proactive policy: alerts in, evacuations out, one at a time. */
 import {
   type AlertVerdict,
+  nextRetry,
   type ProactiveEvent,
   type ProactiveRules,
   type ProactiveState,
   reduceProactive,
 } from "../policy/proactive.js";
 import type { HostAlert } from "../policy/alerts.js";
+import { plainText } from "../controller/plain-text.js";
+import { ExitCode } from "../errors.js";
+import { steadyNow } from "./clock.js";
 import { OperationBusy, type Operations, type OperationView } from "./operations.js";
 import type { Verbs } from "./verbs.js";
+
+const MAX_IGNORED = 100;
+const MAX_TIMER_MS = 2 ** 31 - 1;
 
 export interface ProactiveOptions {
   rules: ProactiveRules;
@@ -30,6 +37,10 @@ export interface AlertAnswer {
 export class ProactiveRunner {
   readonly #options: ProactiveOptions;
   #state: ProactiveState = new Map();
+  #retry: NodeJS.Timeout | undefined;
+  #stopped = false;
+  /** Alerts that name no host of ours, so that each is logged once. */
+  readonly #ignored = new Set<string>();
 
   constructor(options: ProactiveOptions) {
     this.#options = options;
@@ -43,9 +54,11 @@ export class ProactiveRunner {
   take(alerts: readonly HostAlert[]): AlertAnswer[] {
     const { hosts, log } = this.#options;
     const answers = alerts.map(({ status, host, alert }): AlertAnswer => {
-      if (host === undefined || !hosts.includes(host))
+      if (host === undefined || !hosts.includes(host)) {
+        this.#ignore(alert, host);
         return { alert, host: host ?? null, verdict: "ignored" };
-      const verdict = this.#dispatch({ type: status, now: Date.now(), host, alert }) ?? "unknown";
+      }
+      const verdict = this.#dispatch({ type: status, now: steadyNow(), host, alert }) ?? "unknown";
       if (verdict === "queued" || verdict === "cancelled")
         log(`alert for ${host} ${status}: evacuation ${verdict}`);
       return { alert, host, verdict };
@@ -59,17 +72,41 @@ export class ProactiveRunner {
     if (change === "end") setImmediate(() => this.#pump());
   }
 
+  /** No evacuation begins any more by itself. */
+  stop(): void {
+    this.#stopped = true;
+    clearTimeout(this.#retry);
+  }
+
+  #ignore(alert: string, host: string | undefined): void {
+    const what = host === undefined ? "names no host" : `is for "${plainText(host, 80)}", no host of the cluster file`;
+    const line = `alert ${plainText(alert, 80)} ignored: it ${what}`;
+    if (this.#ignored.has(line) || this.#ignored.size >= MAX_IGNORED) return;
+    this.#ignored.add(line);
+    this.#options.log(line);
+  }
+
   #dispatch(event: ProactiveEvent): AlertVerdict | undefined {
     const before = this.#state;
     const step = reduceProactive(this.#options.rules, before, event);
     this.#state = step.state;
     if (step.state !== before) this.#options.onChange();
+    this.#awaitRetry();
     if (step.evacuate !== undefined) this.#evacuate(step.evacuate.host, step.evacuate.avoid);
     return step.verdict;
   }
 
   #pump(): void {
-    if (this.#options.operations.current === undefined) this.#dispatch({ type: "free" });
+    if (!this.#stopped && this.#options.operations.current === undefined)
+      this.#dispatch({ type: "free", now: steadyNow() });
+  }
+
+  #awaitRetry(): void {
+    clearTimeout(this.#retry);
+    const at = nextRetry(this.#state);
+    if (at === undefined || this.#stopped) return;
+    const ms = Math.min(Math.max(at - steadyNow(), 0) + 1, MAX_TIMER_MS);
+    this.#retry = setTimeout(() => this.#pump(), ms).unref();
   }
 
   #evacuate(host: string, avoid: readonly string[]): void {
@@ -83,7 +120,9 @@ export class ProactiveRunner {
       void ended.then(({ exitCode, error, report }) => {
         const message = error?.message ?? (report as { message?: string } | null)?.message ?? "";
         log(`${what}: ${message}`);
-        this.#dispatch({ type: "ended", now: Date.now(), host, succeeded: exitCode === 0, message });
+        const untouched = exitCode === ExitCode.refused || exitCode === ExitCode.unreachable;
+        const succeeded = exitCode === ExitCode.done;
+        this.#dispatch({ type: "ended", now: steadyNow(), host, succeeded, untouched, message });
       });
     } catch (error) {
       // Somebody was faster, or the server stops.

@@ -11,6 +11,8 @@ import {
   reduceReactive,
 } from "../policy/reactive.js";
 import type { VmSight } from "../controller/liveness.js";
+import { HostUnanswering } from "../controller/fence.js";
+import { steadyNow } from "./clock.js";
 import { errorOf, OperationBusy, type Operations, type OperationView } from "./operations.js";
 import type { CheckpointVerbs, Verbs } from "./verbs.js";
 
@@ -45,7 +47,7 @@ export class ReactiveRunner {
 
   constructor(options: ReactiveOptions) {
     this.#options = options;
-    this.#state = initialReactive(options.rules, Date.now(), readKept(options.file));
+    this.#state = initialReactive(options.rules, steadyNow(), readKept(options.file));
   }
 
   get state(): ReactiveState {
@@ -66,10 +68,14 @@ export class ReactiveRunner {
 
   /** An operation of anybody has begun or ended. */
   operation(change: "begin" | "end", view: OperationView): void {
-    const now = Date.now();
+    const now = steadyNow();
     if (view.by !== "reactive") this.dispatch(change === "begin" ? { type: "busy" } : { type: "free", now });
-    if (change === "end" && view.verb === "checkpoint")
-      this.dispatch({ type: view.exitCode === 0 ? "checkpointed" : "checkpoint-failed", now });
+    if (change !== "end" || view.verb !== "checkpoint") return;
+    if (view.exitCode === ExitCode.done) this.dispatch({ type: "checkpointed", now });
+    else {
+      const needsOperator = view.exitCode === ExitCode.needsOperator;
+      this.dispatch({ type: "checkpoint-failed", now, cause: causeOf(view), needsOperator });
+    }
   }
 
   dispatch(event: ReactiveEvent): void {
@@ -78,7 +84,7 @@ export class ReactiveRunner {
     const { state, effects } = reduceReactive(this.#options.rules, before, event);
     this.#state = state;
     this.#keep();
-    if (state.phase !== before.phase) {
+    if (state.phase !== before.phase || state.failures !== before.failures) {
       this.#options.log(describe(state));
       this.#options.onChange(state);
     }
@@ -101,13 +107,13 @@ export class ReactiveRunner {
         // One may have begun while we looked.
         if (sights !== undefined && operations.current === undefined) {
           onLook(sights);
-          this.dispatch({ type: "look", now: Date.now(), sights });
+          this.dispatch({ type: "look", now: steadyNow(), sights });
         }
       }
     } catch (error) {
       if (!this.#stop.signal.aborted) log(`cannot look at the VMs: ${errorOf(error).message}`);
     }
-    this.dispatch({ type: "tick", now: Date.now() });
+    this.dispatch({ type: "tick", now: steadyNow() });
   }
 
   #perform(effect: ReactiveEffect): void {
@@ -117,10 +123,10 @@ export class ReactiveRunner {
       restart: () => (effect.do === "restart" ? this.#restart(effect) : Promise.resolve()),
     }[effect.do];
     work().catch((error: unknown) => {
-      if (error instanceof OperationBusy) this.dispatch({ type: "declined", now: Date.now() });
+      if (error instanceof OperationBusy) this.dispatch({ type: "declined", now: steadyNow() });
       else {
         this.#options.log(`the reactive policy failed, and tries again: ${errorOf(error).message}`);
-        this.dispatch({ type: "declined", now: Date.now() });
+        this.dispatch({ type: "declined", now: steadyNow() });
       }
     });
   }
@@ -148,10 +154,10 @@ export class ReactiveRunner {
       }
     } catch (error) {
       log(`cannot choose a checkpoint: ${errorOf(error).message}`);
-      this.dispatch({ type: "declined", now: Date.now() });
+      this.dispatch({ type: "declined", now: steadyNow() });
       return;
     }
-    this.dispatch({ type: "chosen", now: Date.now(), checkpoint });
+    this.dispatch({ type: "chosen", now: steadyNow(), checkpoint });
   }
 
   /** Fencing and restart are one operation: nobody comes between them. */
@@ -160,8 +166,12 @@ export class ReactiveRunner {
     const what = `restart from ${checkpoint} (reactive policy)`;
     const list = await checkpoints.complete(this.#stop.signal);
     const vms = list.find((c) => c.id === checkpoint)?.vms ?? [];
+    let silent = false;
     const { ended } = operations.begin({ verb: "restart", by: "reactive", what }, async (run) => {
-      const fenced = await verbs.fence(vms, run.signal);
+      const fenced = await verbs.fence(vms, run.signal).catch((error: unknown) => {
+        silent = error instanceof HostUnanswering;
+        throw error;
+      });
       if (fenced.allLive) {
         this.dispatch({ type: "alive" });
         return {
@@ -177,15 +187,15 @@ export class ReactiveRunner {
       const gone = [...fenced.switchedOff, ...fenced.silent];
       return await checkpoints.restart({ checkpoint, gone, avoid: [...avoid, ...alerted()] }, run);
     });
-    const { exitCode, error, report } = await ended;
-    const now = Date.now();
-    const message = error?.message ?? (report as { message?: string } | null)?.message ?? "no reason given";
-    const cause = error?.hint === undefined ? message : `${message} (${error.hint})`;
+    const view = await ended;
+    const { exitCode } = view;
+    const now = steadyNow();
+    const cause = causeOf(view);
     if (exitCode === 0) this.dispatch({ type: "restarted", now });
     // Another controller has the lock.
     else if (this.#state.phase.name === "fencing" && exitCode === ExitCode.refused)
       this.dispatch({ type: "declined", now });
-    else if (this.#state.phase.name === "fencing") this.dispatch({ type: "fence-failed", now, cause });
+    else if (this.#state.phase.name === "fencing") this.dispatch({ type: "fence-failed", now, cause, silent });
     else this.dispatch({ type: "restart-failed", now, cause, needsOperator: exitCode === 6 });
   }
 
@@ -205,6 +215,12 @@ export class ReactiveRunner {
   }
 }
 
+/** Why an operation did not do what it was for. */
+function causeOf({ error, report }: OperationView): string {
+  const message = error?.message ?? (report as { message?: string } | null)?.message ?? "no reason given";
+  return error?.hint === undefined ? message : `${message} (${error.hint})`;
+}
+
 function readKept(file: string): { attempts: number; seen: string[] } | undefined {
   try {
     return kept.parse(JSON.parse(readFileSync(file, "utf8")));
@@ -218,10 +234,12 @@ function readKept(file: string): { attempts: number; seen: string[] } | undefine
 }
 
 /** The state in a sentence, for log and status. */
-export function describe({ phase, attempts }: ReactiveState): string {
+export function describe(state: ReactiveState): string {
+  const { phase, attempts, failures } = state;
   switch (phase.name) {
     case "watching":
-      return "reactive policy: watching";
+      if (failures.count === 0) return "reactive policy: watching";
+      return `reactive policy: watching; ${failures.count} checkpoints in a row failed, the last: ${failures.cause}`;
     case "checkpointing":
       return "reactive policy: makes a checkpoint";
     case "choosing":

@@ -8,6 +8,7 @@ import { openStateFolder } from "../controller/session.js";
 import { acquireLock, type HeldLock } from "../controller/state/lock.js";
 import { CheckpointStore } from "../checkpoint/store.js";
 import { SymvirtError } from "../errors.js";
+import { lacksCheckpoints } from "../policy/reactive.js";
 import type { Access } from "./access.js";
 import { buildApp, type Services } from "./app.js";
 import { EventStreams } from "./event-streams.js";
@@ -81,6 +82,7 @@ async function start(options: ServeOptions, folder: string, lock: HeldLock): Pro
   const { cluster, verbs, log } = options;
   const operations = new Operations();
   const metrics = new Metrics(options.version);
+  if (cluster.checkpoints !== undefined) metrics.checkpointAt(new CheckpointStore(cluster).last()?.createdAt);
   const streams = new EventStreams(join(cluster.state, "journal.jsonl"));
   const stopping = new AbortController();
   const publishOwn = (): void => streams.publish("server", own());
@@ -128,6 +130,7 @@ async function start(options: ServeOptions, folder: string, lock: HeldLock): Pro
       stopped ??= (async () => {
         for (const app of apps) app.server.close();
         stopping.abort(new SymvirtError("terminated", reason));
+        proactive?.stop();
         const [last] = await Promise.all([operations.close(reason), reactive?.stop()]);
         await closeAll();
         return last;
@@ -227,8 +230,9 @@ function reactiveOf(
     file: join(folder, "reactive.json"),
     alerted: () => [...(proactive?.state.keys() ?? [])],
     onLook: (sights) => metrics.looked(sights),
-    onChange: ({ phase }) => {
-      metrics.policy(phase.name);
+    onChange: (state) => {
+      const { phase } = state;
+      metrics.policy(phase.name, phase.name === "stuck" || lacksCheckpoints(state));
       if (phase.name === "restarting") metrics.restarts.inc();
       publishOwn();
     },
@@ -240,7 +244,7 @@ function reactiveView({ state }: ReactiveRunner): object {
   return {
     phase: phase.name,
     message: describe(state),
-    needsOperator: phase.name === "stuck",
+    needsOperator: phase.name === "stuck" || lacksCheckpoints(state),
     attempts,
     nextCheckpoint: new Date(nextCheckpoint).toISOString(),
     suspects: [...suspects].map(([vm, { looks, why }]) => ({ vm, looks, why })),

@@ -120,6 +120,15 @@ describe("--server", () => {
     expectWell(w, "vm1", "h1");
   });
 
+  it("is not asked for by the environment where a cluster file is given", async () => {
+    const w = world();
+    await serverOf(w);
+    vi.stubEnv("SYMVIRT_SERVER", `unix:${folder}/none`);
+    expect((await symvirt("status")).code).toBe(7);
+    expect((await symvirt("status", "-c", `${folder}/no.yaml`)).err).toContain("no.yaml");
+    vi.unstubAllEnvs();
+  });
+
   it("rolls back at --timeout", async () => {
     const w = world();
     const { unix } = await serverOf(w);

@@ -1,5 +1,5 @@
 /** The reactive policy of `symvirt serve` over fake VMs, a real store and real fence commands. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { CheckpointStore } from "../../src/checkpoint/store.js";
@@ -159,6 +159,39 @@ describe("the reactive policy", () => {
     expect(existsSync(join(w.folder, "h2.off"))).toBe(false);
     w.processes.delete("vm1@h1"); // it was switched off
     expectWell(w, "vm1", "h3");
+    expectWell(w, "vm2", "h2");
+  });
+
+  it("switches nothing off when no host at all answers: the fault may be this machine's", async () => {
+    const { w, server, silent } = await checkpointed({
+      fence: ["sh", "-c", 'echo off > "$0"', "{host}.off"],
+    });
+    w.cluster.policy.reactive?.fence?.splice(3, 1, join(w.folder, "{host}.off"));
+    const stuck = reaches(server, "stuck");
+    for (const host of ["h1", "h2", "h3"]) silent.add(host);
+    await stuck;
+    expect((await policyOf(server)).message).toContain("none of the hosts answers this machine");
+    expect(readdirSync(w.folder).filter((name) => name.endsWith(".off"))).toEqual([]);
+    const watching = reaches(server, "watching");
+    silent.clear();
+    await watching;
+    expectWell(w, "vm1", "h1");
+    expectWell(w, "vm2", "h2");
+  });
+
+  it("asks a host again before it is taken for silent", async () => {
+    const { w, server } = await checkpointed({ fence: ["false"] });
+    const before = w.fault;
+    let lost = 0;
+    const end = restartEnd(server);
+    w.die("vm1", "h1");
+    w.fault = (op, where, signal) => {
+      if (op === "kill" && where.endsWith("@h2") && ++lost === 1)
+        throw new SymvirtError("unreachable", "host h2 does not run a command (status 255): reset");
+      return before(op, where, signal);
+    };
+    expect(await end).toMatchObject({ exitCode: 0 });
+    expect(lost).toBeGreaterThan(1);
     expectWell(w, "vm2", "h2");
   });
 

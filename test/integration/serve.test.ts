@@ -3,6 +3,7 @@ import { connect } from "node:net";
 import { statSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import type { CycleReport } from "../../src/controller/report.js";
+import { Journal } from "../../src/controller/state/journal.js";
 import { SymvirtError } from "../../src/errors.js";
 import { Access } from "../../src/serve/access.js";
 import { serve } from "../../src/serve/server.js";
@@ -175,6 +176,10 @@ describe("serve", () => {
     expect([get.status, get.headers.allow]).toEqual([405, "POST"]);
     const post = await ask(http, "/v1/status", { body: {} });
     expect([post.status, post.headers.allow]).toEqual([405, "GET"]);
+    for (const method of ["HEAD", "OPTIONS"]) {
+      const { status, headers } = await fetch(`${http}/healthz`, { method });
+      expect([status, headers.get("allow")]).toEqual([405, "GET"]);
+    }
     expect((await ask(http, "/v1/status?peers=maybe")).status).toBe(422);
     expect((await ask(http, "/v1/events?after=-1")).status).toBe(422);
     const text = { "content-type": "text/plain" };
@@ -234,6 +239,25 @@ describe("serve", () => {
       exitCode: 0,
       report: { outcome: "nothing" },
     });
+  });
+
+  it("asked twice, an abort is one; its own id stops it", async () => {
+    const w = world();
+    const { unix } = await serverOf(w);
+    await ask(unix, "/v1/migrate?wait=30", { body: migrate });
+    const journal = new Journal(w.cluster.state);
+    const begun = journal.read().find((r) => r.kind === "begin");
+    if (begun?.kind !== "begin") throw new Error("no cycle in the journal");
+    journal.append({ ...begun, target: { ...begun.target, cycle: begun.target.cycle + 1 } });
+    w.fault = (op, _, signal) => (op === "inspect" ? hang(signal) : undefined);
+    const first = await ask(unix, "/v1/abort", { body: {} });
+    const second = await ask(unix, "/v1/abort", { body: {} });
+    expect(second.json.operation).toMatchObject({ id: first.json.operation?.id, state: "running" });
+    w.fault = () => undefined;
+    const stopped = await ask(unix, "/v1/abort?wait=30", { body: { operation: first.json.operation?.id } });
+    expect(stopped.json.operation).toMatchObject({ state: "ended", error: { exit: "terminated" } });
+    const third = await ask(unix, "/v1/abort?wait=30", { body: {} });
+    expect(third.json.operation).toMatchObject({ state: "ended", exitCode: 0 });
   });
 
   it("answers many that ask for the status at once from one look at the VMs", async () => {

@@ -7,7 +7,10 @@ import { printJson, say, style } from "./talk.js";
 export function report(error: unknown, options: { json?: boolean } = {}): number {
   if (error instanceof CommanderError) {
     // commander has printed its own message by now.
-    return error.exitCode === 0 ? ExitCode.done : ExitCode.usage;
+    if (error.exitCode === 0) return ExitCode.done;
+    const message = error.message.replace(/^error: /, "");
+    if (options.json === true) printJson({ schemaVersion: 1, ok: false, error: { exit: "usage", message } });
+    return ExitCode.usage;
   }
   const prefix = style(process.stderr, "red", "symvirt:");
   if (error instanceof SymvirtError) {

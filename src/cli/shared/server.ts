@@ -12,8 +12,9 @@ export interface ServerFlags {
 export function withServer(command: Command): Command {
   return command
     .addOption(
-      new Option("--server <url>", "let this `symvirt serve` do it: http://HOST:PORT or unix:PATH").env(
-        "SYMVIRT_SERVER",
+      new Option(
+        "--server <url>",
+        "let this `symvirt serve` do it: http://HOST:PORT or unix:PATH (env: SYMVIRT_SERVER, unless --cluster is given)",
       ),
     )
     .addOption(
@@ -27,7 +28,8 @@ export async function serverOf(
 ): Promise<
   { client: typeof import("../../serve/client.js"); target: { server: string; token?: string } } | undefined
 > {
-  if (flags.server === undefined) return undefined;
+  const server = flags.server ?? (flags.cluster === undefined ? process.env.SYMVIRT_SERVER : undefined);
+  if (server === undefined || server === "") return undefined;
   if (flags.cluster !== undefined)
     throw new SymvirtError("usage", "--server and --cluster exclude each other", {
       hint: "the server has its own cluster file",
@@ -37,7 +39,7 @@ export async function serverOf(
     import("../../serve/access.js"),
   ]);
   const token = flags.tokenFile === undefined ? {} : { token: readToken(flags.tokenFile) };
-  return { client, target: { server: flags.server, ...token } };
+  return { client, target: { server, ...token } };
 }
 
 /** The progress of the server's operation, shown as that of our own. */

@@ -6,6 +6,8 @@ export interface StopSignals {
   signal: AbortSignal;
   /** 130 or 143 once a signal has come. */
   exitCode(): number | undefined;
+  /** The same in place of the verb's own code; that a person must act (6) is never hidden by it. */
+  exitCodeOr(own: number): number;
 }
 
 /** Runs `work` with the signals caught; a second signal says that the first is being obeyed. */
@@ -24,7 +26,11 @@ export async function catchingSignals<T>(
   const onTerminate = stop("terminated");
   process.on("SIGINT", onInterrupt).on("SIGTERM", onTerminate).on("SIGHUP", onTerminate);
   try {
-    return await work({ signal: abort.signal, exitCode: () => code });
+    return await work({
+      signal: abort.signal,
+      exitCode: () => code,
+      exitCodeOr: (own) => (own === ExitCode.needsOperator ? own : (code ?? own)),
+    });
   } catch (error) {
     // Whoever was waited for then is not out of reach.
     throw isBecauseOf(error, abort.signal) ? abort.signal.reason : error;

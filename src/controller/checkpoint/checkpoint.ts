@@ -71,7 +71,11 @@ export async function takeCheckpoint(session: Session, request: CheckpointReques
       outcome = { report, unfinished: end.unfinished };
       return report;
     } finally {
-      pending.abandon();
+      try {
+        pending.abandon();
+      } catch {
+        // The next checkpoint sweeps what is left; how this one ended must be told.
+      }
     }
   } catch (error) {
     if (error instanceof SymvirtError) outcome = { error: error.message };

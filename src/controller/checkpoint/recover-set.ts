@@ -1,6 +1,8 @@
 /** Finishes a checkpoint or restart whose controller was killed: back to what was, or on if the checkpoint is there. */
 import { CheckpointStore } from "../../checkpoint/store.js";
 import { SymvirtError } from "../../errors.js";
+import type { Cluster } from "../cluster-file.js";
+import { sentence } from "../errors-in-words.js";
 import type { Fleet } from "../fleet.js";
 import { lastStep } from "../next-cycle.js";
 import { ControlDesk } from "../operation.js";
@@ -42,11 +44,30 @@ export async function recoverSet(
       quietJobs: interrupted.quietJobs,
     });
     const report = withoutThose(gone, setReport("abort", now, end));
-    if (verb === "checkpoint") new CheckpointStore(session.cluster).sweep();
+    if (verb === "checkpoint") report.message += swept(session.cluster);
     outcome = { report, unfinished: end.unfinished };
     return { ...report, complete: verb === "restart" || report.complete };
   } finally {
     await desk.close(outcome);
+  }
+}
+
+/** What cannot be removed now the next checkpoint removes: told at the end of the message. */
+function swept(cluster: Cluster): string {
+  try {
+    new CheckpointStore(cluster).sweep();
+    return "";
+  } catch (error) {
+    return `; but what is left of the checkpoint could not be removed: ${sentence(error)}`;
+  }
+}
+
+/** A store that cannot be read keeps no VM parked: what the journal says counts then. */
+function isComplete(cluster: Cluster, id: string): boolean {
+  try {
+    return new CheckpointStore(cluster).entry(id).state === "complete";
+  } catch {
+    return false;
   }
 }
 
@@ -108,9 +129,7 @@ async function ofCheckpoint(
   const jobs = target.jobs
     .filter((j) => living.has(j.job) || j.ranks.some((r) => silent.has(r.vm)))
     .filter((j) => !j.ranks.some((r) => gone.includes(r.vm)));
-  const store = new CheckpointStore(cluster);
-  const id = target.set?.checkpoint ?? "";
-  const isKept = store.list().some((entry) => entry.id === id && entry.state === "complete");
+  const isKept = isComplete(cluster, target.set?.checkpoint ?? "");
   return {
     ops,
     now: { ...target, jobs, ...(target.set === undefined ? {} : { set: { ...target.set, vms } }) },

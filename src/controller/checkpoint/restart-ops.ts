@@ -1,4 +1,5 @@
 /** The work of a restart on all VMs: disks put back, VMMs started and loaded, and all of it taken back. */
+import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import type { CapturedVm, Manifest } from "../../checkpoint/manifest.js";
 import { partReadCommand } from "../../checkpoint/part-read.js";
@@ -95,10 +96,13 @@ image=${quote(image)}
 if [ -e "$image" ] && { [ ! -f "$image" ] || [ -L "$image" ]; }; then
   echo "$image is no file of its own (a device, or a link)" >&2; exit 1
 fi
-cp --reflink=auto --sparse=always "$copy" "$image.restart"
-sync "$image.restart"
-if [ -e "$image" ]; then mv -f "$image" "$image.before-restart"; fi
-mv -f "$image.restart" "$image"
+# Of this attempt alone. Who has given up removes it: then nothing is put in place any more.
+new="$image.restart.${randomBytes(6).toString("hex")}"
+trap 'rm -f "$new"' EXIT
+cp --reflink=auto --sparse=always "$copy" "$new"
+sync "$new"
+if [ -e "$image" ] && [ -e "$new" ] && [ ! -e "$image.before-restart" ]; then ln "$image" "$image.before-restart"; fi
+mv -f "$new" "$image"
 `,
       signal,
     );
@@ -110,7 +114,7 @@ mv -f "$image.restart" "$image"
         vm,
         `put back ${image}`,
         `image=${quote(image)}
-rm -f "$image.restart"
+rm -f "$image.restart."*
 if [ -e "$image.before-restart" ]; then mv -f "$image.before-restart" "$image"; fi
 `,
         signal,

@@ -29,10 +29,11 @@ export async function writableDisks(session: QemuSession, signal: AbortSignal): 
 
 function diskOf(
   session: QemuSession,
-  { device, qdev }: Block,
-  { drv, image }: NonNullable<Block["inserted"]>,
+  { device }: Block,
+  { drv, image, "node-name": name = "" }: NonNullable<Block["inserted"]>,
 ): WritableDisk {
-  const drive = device !== "" ? device : (qdev ?? "");
+  // Of -blockdev there is no BlockBackend with a name: QEMU then takes the node's.
+  const drive = device !== "" ? device : name;
   const backing = image["full-backing-filename"] ?? image["backing-filename"];
   const refuse = (why: string, hint: string) =>
     new SymvirtError("refused", `disk ${drive} of ${session.name} cannot be captured: ${why}`, { hint });
@@ -55,7 +56,8 @@ export async function prepareCopies(
 ): Promise<void> {
   const blocks = await session.execute("query-block", {}, signal);
   for (const [i, disk] of disks.entries()) {
-    const image = blocks.find((b) => b.device === disk.drive || b.qdev === disk.drive)?.inserted?.image;
+    const image = blocks.find((b) => b.device === disk.drive || b.inserted?.["node-name"] === disk.drive)
+      ?.inserted?.image;
     if (image === undefined)
       throw new SymvirtError("refused", `${session.name} has no disk ${disk.drive} any more`);
     const size = image["virtual-size"];
@@ -145,9 +147,11 @@ export async function finishCopies(
 ): Promise<void> {
   for (const [i, { drive, copy }] of disks.entries())
     await jobEnd(session, node(i), `copy of disk ${drive} to ${copy}`, signal);
-  // QEMU flushes what it closes, unless it was told not to.
+  // QEMU flushes what it closes, unless it was told not to, and does not say when that fails. A reopen does, and flushes
+  // by the options it had before: so it is the second that writes all of it to the disk.
   for (const [i, disk] of disks.entries())
-    await session.execute("blockdev-reopen", { options: [...nodesOf(disk, i, { flushed: true })] }, signal);
+    for (const _ of ["flushed from now on", "flush"])
+      await session.execute("blockdev-reopen", { options: [...nodesOf(disk, i, { flushed: true })] }, signal);
   await removeNodes(session, signal);
 }
 

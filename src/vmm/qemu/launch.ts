@@ -77,6 +77,8 @@ export function launchArguments(options: Omit<LaunchOptions, "signal">): string[
  * written its pid file yet and so cannot be ended; QEMU takes well under a second to get there.
  */
 const ABORT_GRACE_MS = 3000;
+/** For ending what a failed launch may have left. */
+const CLEAN_UP_MS = 10_000;
 
 /**
  * Starts a VM's QEMU on a host; resolves when it has daemonised, its sockets being there then.
@@ -99,7 +101,8 @@ export async function launchQemu(options: LaunchOptions): Promise<void> {
     signal.throwIfAborted();
     if (result.code !== 0) throw launchFailure(vm, host, argv, result);
   } catch (failure) {
-    await endQemu(cluster, vm, host);
+    // What the launch says is what is to be told; the way back ends what is left once more.
+    await endQemu(cluster, vm, host, { signal: AbortSignal.timeout(CLEAN_UP_MS) }).catch(() => undefined);
     throw failure;
   } finally {
     clearTimeout(grace);
