@@ -80,6 +80,8 @@ export function recordLine(record: JournalRecord): string {
       const cause = record.cause === undefined ? "" : `: ${record.cause}`;
       return `${record.at} cycle ${record.cycle}: ${record.event}${cause} -> ${record.phase} [${record.effects.join(", ")}]`;
     }
+    case "move":
+      return `${record.at} cycle ${record.cycle}: a script moves ${record.vm} from ${record.from} to ${record.to}`;
     case "quiet":
       return `${record.at} cycle ${record.cycle}: job ${record.job} has nothing on the wire`;
     case "ready":

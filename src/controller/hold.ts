@@ -4,9 +4,11 @@
  * decides, and `signal` or `symvirt abort` ends the hold.
  */
 import { SymvirtError } from "../errors.js";
-import { anySignal } from "../signals.js";
+import { after, anySignal } from "../signals.js";
+import type { Cluster } from "./cluster-file.js";
 import { judge, type Verdict } from "./conditions.js";
 import type { Condition } from "./cycle.js";
+import { sentence } from "./errors-in-words.js";
 import { Findings } from "./findings.js";
 import type { Fleet } from "./fleet.js";
 import { limitsInForce } from "./limits.js";
@@ -75,7 +77,7 @@ export class Hold {
     const { fleet } = this.#session;
     this.#journal("detach");
     for (const name of this.#vmsWith(tag, vm))
-      await fleet.driver(name, fleet.hostOf(name)).detach(tag, signal);
+      await fleet.driver(name, fleet.hostOf(name)).detach(tag, this.#within("detach", signal));
   }
 
   /** Plugs a card of the VM's present host in under a tag, in every VM (or one). */
@@ -88,7 +90,7 @@ export class Hold {
       const bus = cluster.vms[name]?.cards[tag]?.bus;
       if (card === undefined || bus === undefined)
         throw new SymvirtError("usage", `host ${host} of ${name} has no card "${device}"`);
-      await fleet.driver(name, host).attach(tag, bus, card, signal);
+      await fleet.driver(name, host).attach(tag, bus, card, this.#within("attach", signal));
       const place = fleet.placement.of(name);
       fleet.placement.write(name, { host, cards: { ...place.cards, [tag]: device } });
     }
@@ -103,16 +105,21 @@ export class Hold {
     const target = { ...this.target, vm, from, to };
     const limits = limitsInForce(cluster);
     const ops = new Ops({ fleet, target, limits, onMigration: () => undefined });
+    const { cycle } = this.target;
+    this.#session.journal.append({ kind: "move", cycle, vm, from, to });
     this.#journal("pre-copy");
+    let arrived = false;
     try {
-      await ops.run("launch-destination", signal);
-      await ops.run("migrate", signal);
+      await ops.run("launch-destination", this.#within("prepare", signal));
+      await ops.run("migrate", this.#within("migrate", signal));
+      arrived = true;
+      this.#journal("switch-over");
+      await ops.run("resume-destination", this.#within("attach", signal));
     } catch (error) {
-      await ops.run("end-destination", AbortSignal.timeout(cluster.deadlines.prepare));
+      await this.#stay(ops, arrived, error);
       throw error;
     }
-    await ops.run("resume-destination", signal);
-    await ops.run("commit", signal);
+    await ops.run("commit", this.#within("prepare", signal));
     const { transferred = 0, downtimeMs = 0 } = ops.migrated ?? {};
     return {
       schemaVersion: 1,
@@ -131,6 +138,30 @@ export class Hold {
       holds: [],
       preCopy: { transferredBytes: transferred, downtimeMs },
     };
+  }
+
+  /** The VM runs on its source again after a move that failed. Throws both causes when it does not. */
+  async #stay(ops: Ops, arrived: boolean, first: unknown): Promise<void> {
+    // It may yet arrive: nothing may be ended or resumed before somebody has looked.
+    const isOpen = first instanceof SymvirtError && first.unsettled;
+    if (isOpen) return;
+    const signal = AbortSignal.timeout(this.#session.cluster.deadlines.prepare);
+    try {
+      this.#journal("undo:end-destination");
+      await ops.run("end-destination", signal);
+      if (arrived) await ops.run("resume-source", signal);
+    } catch (error) {
+      throw new SymvirtError("needsOperator", `${sentence(first)}, and then ${sentence(error)}`, {
+        hint: "put that right, then run `symvirt abort`",
+        cause: first,
+      });
+    }
+  }
+
+  #within(name: keyof Cluster["deadlines"], signal: AbortSignal): AbortSignal {
+    const ms = this.#session.cluster.deadlines[name];
+    const late = new SymvirtError("deadline", `the deadline "${name}" (${ms / 1000} s) passed`);
+    return anySignal([signal, after(ms, late)]);
   }
 
   /** Lets all ranks run over openib again and resolves when they do. */

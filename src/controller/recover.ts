@@ -12,6 +12,7 @@ import { recoverSet } from "./checkpoint/recover-set.js";
 import type { SetPhase } from "./checkpoint/set-cycle.js";
 import { lastStep } from "./next-cycle.js";
 import { ControlDesk, runOperation } from "./operation.js";
+import { Ops } from "./ops.js";
 import { greetAgents } from "./plan.js";
 import { pictureRanks } from "./rank-spans.js";
 import { recoveryLimit } from "./recovery-limit.js";
@@ -44,6 +45,7 @@ export async function recoverCycle(
     session.lock.describe(`cycle ${interrupted.target.cycle} (abort)`);
     const { vm, from, to } = interrupted.target;
     const limit = recoveryLimit(cluster, request.signal);
+    if (interrupted.move !== undefined) await finishMove(fleet, interrupted, interrupted.move, limit);
     const place = await findPlace(fleet, interrupted, limit);
     if (from === to) await followAll(fleet, limit);
     else await fleet.follow(vm, place === "destination" ? to : from);
@@ -91,7 +93,7 @@ function reachedBy({ phases }: InterruptedCycle): Recovery["reached"] {
 /** Finds the one place where the VM is, and makes a VM that was being migrated stay where it is. */
 async function findPlace(
   fleet: Fleet,
-  { target, phases }: InterruptedCycle,
+  { target, phases }: Pick<InterruptedCycle, "target" | "phases">,
   signal: AbortSignal,
 ): Promise<"source" | "destination"> {
   const { vm, from, to } = target;
@@ -123,6 +125,23 @@ async function findPlace(
   await fleet.vmm.end(vm, to, signal);
   await fleet.driver(vm, from).resume(signal, { evenIfMoved: true });
   return "source";
+}
+
+/** The last move of a script that has ended in it: to its end if the VM has arrived, else back. */
+async function finishMove(
+  fleet: Fleet,
+  { target, phases }: InterruptedCycle,
+  { phasesBefore, ...move }: NonNullable<InterruptedCycle["move"]>,
+  signal: AbortSignal,
+): Promise<void> {
+  // The move was over.
+  if (fleet.placement.of(move.vm).host === move.to) return;
+  const moved = { ...target, ...move };
+  const place = await findPlace(fleet, { target: moved, phases: phases.slice(phasesBefore) }, signal);
+  const ops = new Ops({ fleet, target: moved, limits: limitsInForce(fleet.cluster), onMigration: () => undefined });
+  if (place === "source") return await ops.run("end-destination", signal);
+  await ops.run("resume-destination", signal);
+  await ops.run("commit", signal);
 }
 
 /** A hold's script may have moved any VM before it ended. */

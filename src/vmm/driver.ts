@@ -99,6 +99,12 @@ export interface CaptureOptions {
   signal: AbortSignal;
 }
 
+/**
+ * A capture that is given up gets this long, after the caller's deadline: a stream that has begun is read to its end.
+ * Milliseconds.
+ */
+export const CAPTURE_RECOVERY_MS = 600_000;
+
 export interface VmDriver {
   readonly vm: string;
   readonly host: string;

@@ -130,11 +130,19 @@ export class CheckpointOps implements SetOps {
    */
   async #cut(signal: AbortSignal): Promise<void> {
     const cutAt = performance.now();
+    // Once it is given up nothing has to be of one instant: no VM waits without a network for what is left of it.
+    this.#capturing?.signal.addEventListener("abort", () => void this.#joinAll(), { once: true });
     await this.#all.each((vm) => this.#setLinks(vm, false, signal));
     this.#go();
     const joined = Promise.all(this.#joined);
     await this.#obeying(signal, Promise.race([joined, this.#captures.then(() => joined)]));
     this.#withoutNetworkMs = performance.now() - cutAt;
+  }
+
+  /** What fails is done again, and told, by "release". */
+  async #joinAll(): Promise<void> {
+    const signal = AbortSignal.timeout(this.#context.fleet.cluster.deadlines.attach);
+    await Promise.allSettled(this.#context.vms.map((vm) => this.#setLinks(vm, true, signal)));
   }
 
   async #setLinks(vm: SetVm, up: boolean, signal: AbortSignal): Promise<void> {
@@ -265,11 +273,14 @@ export class CheckpointOps implements SetOps {
   /** Nothing of a capture goes on, every VM runs, and the wires are joined. */
   async #release(signal: AbortSignal): Promise<void> {
     this.#capturing?.abort(new SymvirtError("interrupted", "the checkpoint is given up"));
-    await this.#captures.catch(() => undefined);
     await this.#all.each(async (vm) => {
       try {
-        await this.#all.driver(vm).abandonCapture(this.#gateOf(vm), signal);
+        // First, for the end of a capture may be minutes away.
         await this.#all.join(vm, signal);
+        await this.#captures.catch(() => undefined);
+        await this.#all.driver(vm).abandonCapture(this.#gateOf(vm), signal);
+        // A VM that stood still did not say where it is.
+        await this.#all.driver(vm).announce(signal);
       } catch (error) {
         await this.#failIfDead(vm, signal);
         throw error;

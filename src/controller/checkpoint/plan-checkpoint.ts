@@ -8,6 +8,7 @@ import { type Finding, Findings } from "../findings.js";
 import type { Fleet } from "../fleet.js";
 import { isAway } from "../movers.js";
 import { nextCycle } from "../next-cycle.js";
+import { refuseTool, toolsScript } from "./part-tools.js";
 import { checkBlockers, greetAgents } from "../plan.js";
 import { checkHolders, checkJobs } from "../plan-jobs.js";
 import { wantedStrategy, whyPark } from "../plan-strategy.js";
@@ -128,14 +129,16 @@ async function checkImages(
   await Promise.all(
     plan.vms.map(async ({ vm, host }) => {
       const images = plan.facts.get(vm)?.capture.disks.map((d) => d.image) ?? [];
-      const script = `for i in ${images.map(quote).join(" ")}; do [ -f "$i" ] && [ ! -L "$i" ] || echo "not $i"; done\necho ok\n`;
+      const script = `${toolsScript}for i in ${images.map(quote).join(" ")}; do [ -f "$i" ] && [ ! -L "$i" ] || echo "not $i"; done\necho ok\n`;
       const answer = await fleet.vmm.run(host, script, signal).catch((error: unknown) => {
         if (!signal.aborted) throw error;
       });
       const lines = answer?.stdout.trim().split("\n") ?? [];
       if (lines.pop() !== "ok") findings.unreachable(`host ${host} does not say what the disks of ${vm} are`);
       for (const line of lines)
-        findings.refuse(
+        if (line.startsWith("lacks ")) refuseTool(findings, host, line);
+        else
+          findings.refuse(
           `${line.slice(4)}, a disk of ${vm}, is no file on ${host}: a device or a link cannot be put back`,
           "keep disks in image files, and name them by their own paths",
         );

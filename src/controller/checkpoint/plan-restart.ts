@@ -13,6 +13,7 @@ import { commandDifference } from "./command-match.js";
 import { fence } from "./fencing.js";
 import { interruptedWords } from "../interrupted.js";
 import type { SetVm } from "./set-ops.js";
+import { refuseTool, toolsScript } from "./part-tools.js";
 
 export interface RestartPlan {
   checkpoint: string;
@@ -224,7 +225,7 @@ async function checkRoom(
         m.disks.flatMap(({ kept }) => (kept.kind === "overlay" ? [kept.backing] : [])),
       );
       const script = `
-[ -r ${quote(`${folder}/${manifest.id}/manifest.json`)} ] || echo "store"
+${toolsScript}[ -r ${quote(`${folder}/${manifest.id}/manifest.json`)} ] || echo "store"
 for file in ${backings.map(quote).join(" ")}; do [ -r "$file" ] || echo "backing $file"; done
 echo ok
 `;
@@ -237,7 +238,8 @@ echo ok
       if (lines.pop() !== "ok") findings.unreachable(`host ${host} does not run a command (status ${code})`);
       for (const line of lines) {
         const [what, value = ""] = [line.split(" ")[0], line.slice(line.indexOf(" ") + 1)];
-        if (what === "store")
+        if (what === "lacks") refuseTool(findings, host, line);
+        else if (what === "store")
           findings.refuse(
             `${host} cannot read the checkpoint ${manifest.id} in ${folder}`,
             "mount the store there",

@@ -101,7 +101,11 @@ new="$image.restart.${randomBytes(6).toString("hex")}"
 trap 'rm -f "$new"' EXIT
 cp --reflink=auto --sparse=always "$copy" "$new"
 sync "$new"
-if [ -e "$image" ] && [ -e "$new" ] && [ ! -e "$image.before-restart" ]; then ln "$image" "$image.before-restart"; fi
+if [ -e "$image" ]; then
+  rm -f "$image.before-restart"
+  # The name stays: whatever comes between, there is an image.
+  ln "$image" "$image.before-restart" 2>/dev/null || mv "$image" "$image.before-restart"
+fi
 mv -f "$new" "$image"
 `,
       signal,
@@ -114,7 +118,7 @@ mv -f "$new" "$image"
         vm,
         `put back ${image}`,
         `image=${quote(image)}
-rm -f "$image.restart."*
+rm -f "$image.restart."????????????
 if [ -e "$image.before-restart" ]; then mv -f "$image.before-restart" "$image"; fi
 `,
         signal,

@@ -7,6 +7,7 @@ import { isUp } from "../conditions.js";
 import type { Fleet } from "../fleet.js";
 import { Rendezvous } from "../rendezvous.js";
 import type { CycleOutcome } from "../report.js";
+import { CAPTURE_RECOVERY_MS } from "../../vmm/driver.js";
 import { Awaited } from "../run/awaited.js";
 import { effectName } from "../run/effect-name.js";
 import { EventQueue } from "../run/event-queue.js";
@@ -97,7 +98,7 @@ export class SetRunner {
       idle: () => this.#look(),
       crash: (error) => this.#crash(error),
     });
-    this.#op = new RunningOp(options.settleMs ?? deadlines.migrate, (end) => this.dispatch(end));
+    this.#op = new RunningOp(options.settleMs ?? Math.max(deadlines.migrate, CAPTURE_RECOVERY_MS), (end) => this.dispatch(end));
     this.#deadline = new PhaseDeadline(
       deadlines,
       () => this.progress(),

@@ -94,6 +94,15 @@ const record = z.discriminatedUnion("kind", [
     /** The ranks of the moving VM are ordered to stand still. */
     held: z.literal(true).optional(),
   }),
+  /** A script moves a VM whose ranks it holds. */
+  z.object({
+    kind: z.literal("move"),
+    at: z.string(),
+    cycle: z.number().int(),
+    vm: z.string(),
+    from: z.string(),
+    to: z.string(),
+  }),
   /** The board is about to give out this job's "quiet" set: from here on its ranks tear down. */
   z.object({
     kind: z.literal("quiet"),
@@ -137,6 +146,8 @@ export interface InterruptedCycle {
   quietJobs: string[];
   /** The ranks of the moving VM were ordered to stand still and not yet to go on. */
   held: boolean;
+  /** Of a script's hold: the last move it began, and how many phases had been entered by then. */
+  move: { vm: string; from: string; to: string; phasesBefore: number } | undefined;
   message: string | undefined;
 }
 
@@ -238,6 +249,7 @@ export class Journal {
           phases: [],
           quietJobs: [],
           held: false,
+          move: undefined,
           message: undefined,
         };
       } else if (open === undefined || r.cycle !== open.target.cycle) {
@@ -246,6 +258,8 @@ export class Journal {
         open.step = Math.max(open.step, r.step);
         open.phases.push(r.phase);
         open.held = r.held === true;
+      } else if (r.kind === "move") {
+        open.move = { vm: r.vm, from: r.from, to: r.to, phasesBefore: open.phases.length };
       } else if (r.kind === "quiet") {
         open.quietJobs.push(r.job);
       } else if (r.kind === "ready") {

@@ -11,7 +11,7 @@
  */
 import { SymvirtError } from "../../errors.js";
 import { abortError, pause } from "../deadline.js";
-import type { CaptureFacts, CaptureMethod, CaptureOptions } from "../driver.js";
+import { CAPTURE_RECOVERY_MS, type CaptureFacts, type CaptureMethod, type CaptureOptions } from "../driver.js";
 import { quote } from "./run-on-host.js";
 import {
   abandonCopies,
@@ -35,8 +35,6 @@ const POLL_MS = 100;
 const WALK_POLL_MS = 50;
 /** For letting go of one that is held; its reader does so by itself later. */
 const UNHOLD_MS = 5000;
-/** For undoing: after the caller's deadline, so it has one of its own. The stream is read to its end first. */
-const RECOVERY_MS = 600_000;
 
 /** See VmDriver.captureFacts. */
 export async function captureFacts(session: QemuSession, signal: AbortSignal): Promise<CaptureFacts> {
@@ -249,7 +247,7 @@ async function awaitEnd(session: QemuSession, signal: AbortSignal): Promise<void
 
 async function recover(session: QemuSession, gate: string, failure: unknown): Promise<void> {
   try {
-    await abandonCapture(session, gate, AbortSignal.timeout(RECOVERY_MS));
+    await abandonCapture(session, gate, AbortSignal.timeout(CAPTURE_RECOVERY_MS));
   } catch (error) {
     const words = (e: unknown) => (e instanceof Error ? e.message : String(e));
     throw new SymvirtError(

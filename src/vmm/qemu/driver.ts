@@ -126,7 +126,7 @@ export class QemuDriver implements VmDriver {
   }
 
   close(): Promise<void> {
-    return this.#session.close();
+    return this.#session.end();
   }
 }
 

@@ -26,6 +26,8 @@ const POLL_MS = 500;
 const FIRST_POLL_MS = 20;
 /** For cancelling and resuming: after the caller's deadline, so it has one of its own. */
 const RECOVERY_MS = 15_000;
+/** QEMU 7.2 stays "cancelling" until its connect has failed: Linux gives that two minutes when nothing answers. */
+const CONNECTING_MS = 150_000;
 /** A lost QMP connection (an ssh that broke, say) is dialled again for this long; the migration goes on without us. */
 const REDIAL_MS = 5_000;
 
@@ -157,10 +159,10 @@ async function recover(
 ): Promise<MigrationProgress> {
   const signal = AbortSignal.timeout(RECOVERY_MS);
   try {
-    const final = await cancel(session, signal);
+    const final = await cancel(session, signal, CONNECTING_MS);
     // The abort came too late: the VM has moved, and resuming it here would run it twice.
-    if (await hasMoved(session, signal)) return toProgress(final);
-    if (wasRunning) await resumeVm(session, signal);
+    if (await hasMoved(session, AbortSignal.timeout(RECOVERY_MS))) return toProgress(final);
+    if (wasRunning) await resumeVm(session, AbortSignal.timeout(RECOVERY_MS));
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     throw new SymvirtError(
@@ -177,15 +179,32 @@ async function recover(
   throw failure;
 }
 
-/** migrate_cancel (harmless when nothing is on) and the final state that follows. */
-export async function cancel(session: QemuSession, signal: AbortSignal): Promise<QueryMigrate> {
+/**
+ * migrate_cancel (harmless when nothing is on) and the final state that follows. `connectingMs`: how much longer to wait
+ * while QEMU, whose VM runs all the time, has not got through to the destination.
+ */
+export async function cancel(
+  session: QemuSession,
+  signal: AbortSignal,
+  connectingMs = 0,
+): Promise<QueryMigrate> {
+  let limit = signal;
+  let moreMs = connectingMs;
   for (;;) {
-    const now = await queryPersistently(session, signal);
-    if (now.status === undefined || finalMigrationStates.has(now.status) || now.status === "none") return now;
-    if (now.status !== "cancelling") await session.execute("migrate_cancel", {}, signal);
-    await pause(FIRST_POLL_MS, signal);
-    if (signal.aborted)
-      throw abortError(signal, `cancel of the migration of ${session.name} ("${now.status}")`);
+    const now = await queryPersistently(session, limit).catch((error: unknown) => {
+      if (!limit.aborted || moreMs === 0) throw error;
+    });
+    if (now !== undefined) {
+      if (now.status === undefined || finalMigrationStates.has(now.status) || now.status === "none") return now;
+      if (now.status !== "cancelling" && !limit.aborted) await session.execute("migrate_cancel", {}, limit);
+      await pause(FIRST_POLL_MS, limit);
+    }
+    if (!limit.aborted) continue;
+    const last = AbortSignal.timeout(moreMs);
+    if (moreMs === 0 || !(await session.execute("query-status", {}, last)).running)
+      throw abortError(limit, `cancel of the migration of ${session.name} ("${now?.status ?? "not known"}")`);
+    limit = last;
+    moreMs = 0;
   }
 }
 

@@ -25,6 +25,7 @@ export class QemuSession {
   readonly target: QemuTarget;
   #client: Promise<QmpClient> | undefined;
   #closing = new AbortController();
+  #ended = false;
 
   constructor(target: QemuTarget) {
     this.target = target;
@@ -55,6 +56,8 @@ export class QemuSession {
 
   /** The negotiated client. Concurrent callers share one dial; it lives by the first caller's signal. */
   async client(signal: AbortSignal): Promise<QmpClient> {
+    if (this.#ended)
+      throw new SymvirtError("interrupted", `QMP of ${this.name}: its operation has been given up`);
     const shared = this.#client;
     if (shared !== undefined) {
       const client = await shared.catch(() => undefined); // its error is for who dialled
@@ -73,6 +76,12 @@ export class QemuSession {
     this.#closing.abort(new SymvirtError("interrupted", "session closed"));
     this.#closing = new AbortController();
     (await client?.catch(() => undefined))?.close();
+  }
+
+  /** As close, and no command dials again: work that was given up must not hold QEMU's one QMP connection. */
+  async end(): Promise<void> {
+    this.#ended = true;
+    await this.close();
   }
 
   async #open(signal: AbortSignal): Promise<QmpClient> {
