@@ -11,17 +11,18 @@ import { printJson, say } from "./shared/talk.js";
 export function abortCommand(): Command {
   return withServer(withCluster(new Command("abort")))
     .description("Roll the running cycle back, or finish one whose controller was killed")
+    .option("--gone <host...>", "this host is off for good: what an interrupted cycle had there is not looked for", [])
     .addHelpText(
       "after",
       "\nExample:\n  symvirt abort\n\n" +
         "Exit codes: 0 the job runs and nothing is left to do, 3 the cycle was done before it could be aborted,\n" +
         "6 a person must act (the message says how).",
     )
-    .action(async (flags: ClusterFlags & ServerFlags) => {
+    .action(async (flags: ClusterFlags & ServerFlags & { gone: string[] }) => {
       await catchingSignals(async ({ signal }) => {
         const remote = await serverOf(flags);
         if (remote !== undefined) {
-          process.exitCode = await abortThere(remote, signal, flags.json === true);
+          process.exitCode = await abortThere(remote, flags.gone, signal, flags.json === true);
           return;
         }
         const controller = await Controller.open(clusterPathOf(flags));
@@ -29,7 +30,7 @@ export function abortCommand(): Command {
         let result: Awaited<ReturnType<typeof controller.abort>>;
         try {
           result = await controller.abort({
-            signal,
+            ...{ signal, gone: flags.gone },
             onProgress: (target, now) => progress.update(target, now),
           });
         } finally {
@@ -50,13 +51,14 @@ export function abortCommand(): Command {
 /** The server stops its operation, or finishes an interrupted cycle; waits for the end. */
 async function abortThere(
   { client, target }: NonNullable<Awaited<ReturnType<typeof serverOf>>>,
+  gone: readonly string[],
   signal: AbortSignal,
   json: boolean,
 ): Promise<number> {
   const progress = openProgress();
   let view: Awaited<ReturnType<typeof client.operate>>;
   try {
-    view = await client.operate(target, "/v1/abort", { body: {}, signal, onProgress: showView(progress) });
+    view = await client.operate(target, "/v1/abort", { body: { gone }, signal, onProgress: showView(progress) });
   } finally {
     await progress.end();
   }

@@ -18,6 +18,8 @@ export class Fleet {
   readonly vmm: Vmm;
   readonly placement: Placement;
   readonly roster = new Roster();
+  /** Hosts that are off, by an operator's word or a fence's: nothing runs there, and nobody asks them. */
+  readonly gone = new Set<string>();
   /** Told again to a VM's agent after every hello; a cycle sets it. */
   level: (vm: string) => Iterable<LevelMessage> = () => [];
   readonly #timing: LinkTiming;

@@ -60,6 +60,7 @@ export class Ops {
         // A hold moves nothing: its "destination" is the VM itself.
         if (to === from) return;
         await fleet.drop(vm, to);
+        if (fleet.gone.has(to)) return;
         return await fleet.vmm.end(vm, to, signal);
       case "resume-source":
         await at(from).resume(signal, { evenIfMoved: true });

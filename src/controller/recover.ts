@@ -13,7 +13,7 @@ import type { SetPhase } from "./checkpoint/set-cycle.js";
 import { lastStep } from "./next-cycle.js";
 import { ControlDesk, runOperation } from "./operation.js";
 import { Ops } from "./ops.js";
-import { greetAgents } from "./plan.js";
+import { greetAgents, knownHost } from "./plan.js";
 import { pictureRanks } from "./rank-spans.js";
 import { recoveryLimit } from "./recovery-limit.js";
 import type { CycleReport, SetReport } from "./report.js";
@@ -27,6 +27,8 @@ export interface RecoverRequest {
   signal: AbortSignal;
   onProgress?: (target: CycleTarget, progress: CycleProgress<Phase | SetPhase>) => void;
   settleMs?: number;
+  /** Hosts of which the operator vouches that they are off: what the cycle had there is gone. */
+  gone?: readonly string[];
 }
 
 /** Finishes the interrupted cycle, if there is one. Undefined when there is nothing to do. */
@@ -37,6 +39,10 @@ export async function recoverCycle(
   const { journal, fleet, cluster } = session;
   const interrupted = journal.interrupted();
   if (interrupted === undefined) return undefined;
+  for (const host of request.gone ?? []) {
+    knownHost(cluster, host);
+    fleet.gone.add(host);
+  }
   if (interrupted.target.set !== undefined) return await recoverSet(session, interrupted, request);
   const desk = new ControlDesk(session, `abort cycle ${interrupted.target.cycle}`);
   await desk.open();
@@ -122,7 +128,7 @@ async function findPlace(
   const resumed = phases.includes("switch-over") && !phases.includes("undo:end-destination");
   if (resumed)
     throw stuck(`${vm} was moved to ${to} and its process there has ended: start it again from its disk`);
-  await fleet.vmm.end(vm, to, signal);
+  if (!fleet.gone.has(to)) await fleet.vmm.end(vm, to, signal);
   await fleet.driver(vm, from).resume(signal, { evenIfMoved: true });
   return "source";
 }
@@ -134,8 +140,12 @@ async function finishMove(
   { phasesBefore, ...move }: NonNullable<InterruptedCycle["move"]>,
   signal: AbortSignal,
 ): Promise<void> {
-  // The move was over.
-  if (fleet.placement.of(move.vm).host === move.to) return;
+  if (fleet.placement.of(move.vm).host === move.to) {
+    // The move was over, but for the process that it left.
+    const left = await look(fleet, move.vm, move.from, signal);
+    if (left?.status === "postmigrate") await fleet.vmm.end(move.vm, move.from, signal);
+    return;
+  }
   const moved = { ...target, ...move };
   const place = await findPlace(fleet, { target: moved, phases: phases.slice(phasesBefore) }, signal);
   const ops = new Ops({ fleet, target: moved, limits: limitsInForce(fleet.cluster), onMigration: () => undefined });
@@ -159,6 +169,7 @@ async function look(
   host: string,
   signal: AbortSignal,
 ): Promise<VmFacts | undefined> {
+  if (fleet.gone.has(host)) return undefined;
   try {
     return await fleet.driver(vm, host).inspect(signal);
   } catch (error) {

@@ -177,12 +177,13 @@ function actRoutes(app: FastifyInstance, services: Services): void {
     return { verb: "restart", what, work: (run) => there.restart(order, run) };
   });
   act("/v1/abort", ({ body }) => {
-    const { operation } = parse(bodies.abort, body ?? {});
+    const { operation, ...order } = defined(parse(bodies.abort, body ?? {}));
+    for (const host of order.gone ?? []) knownHost(cluster, host);
     if (operation !== undefined && services.operations.current?.id !== operation)
       throw new Refusal(409, `operation ${operation} is not running`, "it has ended: GET /v1/operations/ID");
     // Asked for twice, an abort is one; who wants that one stopped gives its id.
     const joins = operation === undefined && services.operations.current?.verb === "abort";
-    return { verb: "abort", what: "abort", joins, work: (run) => verbs.abort(run) };
+    return { verb: "abort", what: "abort", joins, work: (run) => verbs.abort(order, run) };
   });
   app.post("/v1/alerts", { bodyLimit: ALERTS_LIMIT }, async (request) => {
     const label = cluster.policy.proactive?.label;

@@ -12,9 +12,9 @@ export function checkpointVerbs(controller: Controller): CheckpointVerbs | undef
   return {
     checkpoint: (order, run) => controller.checkpoint({ ...order, ...run }),
     restart: ({ checkpoint, ...order }, run) => controller.restart({ id: checkpoint, ...order, ...run }),
-    endCutOff: async (run) => {
+    endCutOff: async (gone, run) => {
       if (new Journal(cluster.state).interrupted()?.verb !== "restart") return;
-      const { outcome, message } = await controller.abort(run);
+      const { outcome, message } = await controller.abort({ gone, ...run });
       if (outcome === "needs-operator") throw new SymvirtError("needsOperator", message);
     },
     verify: async (id, signal) => {

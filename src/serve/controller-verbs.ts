@@ -9,7 +9,7 @@ export function controllerVerbs(controller: Controller): Verbs {
     status: ({ peers }, signal) => controller.status(signal, { peers }),
     migrate: (order, run) => controller.migrate({ ...order, ...run }),
     evacuate: (order, run) => controller.evacuate({ ...order, ...run }),
-    abort: (run) => controller.abort(run),
+    abort: (order, run) => controller.abort({ ...order, ...run }),
     look: (signal) => controller.look(signal),
     fence: (vms, signal) =>
       controller.fence({

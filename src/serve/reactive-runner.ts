@@ -182,9 +182,9 @@ export class ReactiveRunner {
         };
       }
       this.dispatch({ type: "fenced" });
-      await checkpoints.endCutOff(run);
       // No VM of the checkpoint can be on a silent host that did not count for the fencing.
       const gone = [...fenced.switchedOff, ...fenced.silent];
+      await checkpoints.endCutOff(gone, run);
       return await checkpoints.restart({ checkpoint, gone, avoid: [...avoid, ...alerted()] }, run);
     });
     const view = await ended;

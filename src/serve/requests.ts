@@ -38,7 +38,10 @@ export const bodies = {
     gone: z.array(name).max(1024).optional(),
   }),
   /** `operation`: only this one is meant. */
-  abort: z.strictObject({ operation: z.string().min(1).max(64).optional() }),
+  abort: z.strictObject({
+    operation: z.string().min(1).max(64).optional(),
+    gone: z.array(name).max(1024).optional(),
+  }),
 } as const;
 
 /** Seconds a POST waits for the operation's end before it answers 202; without it it answers at once. */

@@ -32,7 +32,7 @@ export interface CheckpointVerbs {
   checkpoint(order: CheckpointOrder, run: Run): Promise<SetReport>;
   restart(order: RestartOrder, run: Run): Promise<SetReport>;
   /** Undoes a restart whose controller was killed, if there is one. */
-  endCutOff(run: Run): Promise<void>;
+  endCutOff(gone: readonly string[], run: Run): Promise<void>;
   /** Reads every part; what is wrong, undefined if nothing is. */
   verify(id: string, signal: AbortSignal): Promise<string | undefined>;
   /** Oldest first. */
@@ -44,7 +44,7 @@ export interface Verbs {
   migrate(order: MigrateOrder, run: Run): Promise<CycleReport>;
   evacuate(order: EvacuateOrder, run: Run): Promise<EvacuationReport>;
   /** Of a cycle of another process, or of one that was interrupted. */
-  abort(run: Run): Promise<AbortOutcome>;
+  abort(order: { gone?: readonly string[] }, run: Run): Promise<AbortOutcome>;
   /** Undefined while a controller acts. */
   look(signal: AbortSignal): Promise<VmSight[] | undefined>;
   fence(vms: readonly string[], signal: AbortSignal): Promise<FenceOutcome>;

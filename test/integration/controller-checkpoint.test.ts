@@ -21,6 +21,30 @@ function expectAsBefore(w: FakeCluster): void {
 
 const strategies: Strategy[] = ["park", "live"];
 describe.each(strategies)("a checkpoint, strategy %s", (strategy) => {
+  it("joins all wires at once when it is given up, and not only when the captures have ended", async () => {
+    const w = world({ deadlines: calm });
+    let release = (): void => undefined;
+    const ended = new Promise<void>((resolve) => (release = resolve));
+    const joined: boolean[] = [];
+    w.fault = async (op, where) => {
+      if (op !== "capture") return undefined;
+      if (where === "vm1@h1") throw new SymvirtError("rolledBack", "the store is gone");
+      // The other one's stream is read to its end first.
+      while (w.processes.get("vm2@h2")?.linksUp !== true) await new Promise((r) => setTimeout(r, 5));
+      joined.push(true);
+      release();
+      return undefined;
+    };
+    const report = await (await controllerOf(w, 30_000)).checkpoint({ strategy: "park" });
+    await ended;
+    expect(joined).toEqual([true]);
+    expect([report.outcome, report.message]).toEqual([
+      "rolled-back",
+      expect.stringContaining("the store is gone"),
+    ]);
+    expectWell(w, "vm1", "h1");
+  });
+
   it("captures no VM before all wires are cut, and joins those of each when it is captured", async () => {
     const w = world({ strategy, deadlines: calm });
     const report = await (await controllerOf(w, 30_000)).checkpoint({ name: "first", strategy });

@@ -12,6 +12,46 @@ import { hang } from "../support/fake-cluster.js";
 
 const boom = (text: string) => new SymvirtError("needsOperator", text);
 
+describe("a resume at the destination", () => {
+  const lost = () => new SymvirtError("unreachable", "QMP of vm1 on h3: the connection broke");
+
+  it("whose answer is lost is looked at: a VM that runs there is not taken back", async () => {
+    const w = world();
+    w.fault = (op, where) => {
+      if (op !== "resume" || where !== "vm1@h3") return undefined;
+      Object.assign(w.processes.get(where) ?? {}, { status: "running" });
+      throw lost();
+    };
+    expect((await (await controllerOf(w)).migrate({ vm: "vm1", to: "h3" })).outcome).toBe("done");
+    expect(w.calls).not.toContain("resume vm1@h1");
+    expectWell(w, "vm1", "h3");
+  });
+
+  it("that nobody knows of ends neither side, and a person is told", async () => {
+    const w = world();
+    let silent = false;
+    w.fault = (op, where) => {
+      if (where !== "vm1@h3") return undefined;
+      if (op === "resume") {
+        silent = true;
+        Object.assign(w.processes.get(where) ?? {}, { status: "running" });
+      }
+      if (silent && ["resume", "inspect"].includes(op)) throw lost();
+      return undefined;
+    };
+    const controller = await controllerOf(w);
+    const { outcome, message } = await controller.migrate({ vm: "vm1", to: "h3" });
+    expect([outcome, message]).toEqual([
+      "needs-operator",
+      expect.stringContaining("nobody knows whether vm1 runs on h3"),
+    ]);
+    expect(w.calls.filter((call) => /^(end vm1@h3|resume vm1@h1)/.test(call))).toEqual([]);
+    w.fault = () => undefined;
+    expect((await controller.abort()).outcome).toBe("done");
+    expectWell(w, "vm1", "h3");
+  });
+});
+
 describe("a failure ends in a roll-back (exit 5) and the job runs on the source", () => {
   it("late rank: the park deadline names it, and the ranks that drained go on", async () => {
     const w = world({ deadlines: { park: 300 } });

@@ -229,6 +229,50 @@ describe("an interrupted cycle", () => {
     expectWell(w, "vm1", "h1");
   });
 
+  it("whose destination is out of reach is rolled back where the VM runs", async () => {
+    const w = world();
+    killedIn(w, toPreCopy);
+    w.fault = (op, where) => {
+      if (where.endsWith("@h3") && ["inspect", "findProcesses", "end"].includes(op))
+        throw new SymvirtError("unreachable", "host h3 does not run a command (status 255)");
+    };
+    const { outcome, message } = await (await controllerOf(w)).abort();
+    expect([outcome, message]).toEqual(["rolled-back", expect.stringContaining("host h3 does not run")]);
+    expectWell(w, "vm1", "h1");
+  });
+
+  it("whose destination has taken the VM along needs --gone to be given up", async () => {
+    const w = world();
+    killedIn(w, toPreCopy);
+    Object.assign(w.processes.get("vm1@h1") ?? {}, { status: "postmigrate", moved: true });
+    w.fault = (op, where) => {
+      if (where.endsWith("@h3") && ["inspect", "findProcesses", "end"].includes(op))
+        throw new SymvirtError("unreachable", "host h3 does not run a command (status 255)");
+    };
+    const controller = await controllerOf(w);
+    await expect(controller.abort()).rejects.toMatchObject({ exit: "unreachable" });
+    expect((await controller.abort({ gone: ["h3"] })).outcome).toBe("rolled-back");
+    expectWell(w, "vm1", "h1");
+  });
+
+  it("that had ended the destination before it was killed goes on at the source", async () => {
+    const w = world();
+    killedIn(w, [...toPreCopy, "switch-over", "undo:end-destination"]);
+    Object.assign(w.processes.get("vm1@h1") ?? {}, { status: "postmigrate", moved: true });
+    w.processes.delete("vm1@h3");
+    expect((await (await controllerOf(w)).abort()).outcome).toBe("rolled-back");
+    expectWell(w, "vm1", "h1");
+  });
+
+  it("whose VM may have run at a destination that has ended is not taken back", async () => {
+    const w = world();
+    killedIn(w, [...toPreCopy, "switch-over"]);
+    Object.assign(w.processes.get("vm1@h1") ?? {}, { status: "postmigrate", moved: true });
+    w.processes.delete("vm1@h3");
+    await expect((await controllerOf(w)).abort()).rejects.toMatchObject({ exit: "needsOperator" });
+    expect(w.processes.get("vm1@h1")?.status).toBe("postmigrate");
+  });
+
   it("with the VM running nowhere needs a person", async () => {
     const w = world();
     killedIn(w, toPreCopy);

@@ -1,5 +1,6 @@
 /** The script API's single steps, as in the paper: wait, detach, migrate, attach, signal. */
 import { describe, expect, it } from "vitest";
+import { SymvirtError } from "../../src/errors.js";
 import { controllerOf, expectWell, world } from "../support/controller-world.js";
 
 describe("script API", () => {
@@ -47,6 +48,50 @@ describe("script API", () => {
     const { vms } = await controller.status();
     expect(vms.map((v) => v.agent.answers)).toEqual([true, true]);
     expect(opened).toBe(vms.length);
+    expectWell(w, "vm1", "h1");
+  });
+
+  it.each(["on its way", "arrived", "resumed"] as const)(
+    "a script that ends with a VM %s: abort ends the move and lets the ranks go",
+    async (how) => {
+      const w = world({ deadlines: { migrate: 500, attach: 500, prepare: 500 } });
+      const controller = await controllerOf(w);
+      await controller.waitAll();
+      await controller.detach({ tag: "hca0" });
+      const dead = new Promise<never>(() => undefined);
+      const last = { "on its way": "migrate", arrived: "resume", resumed: "quit" }[how];
+      let reached = (): void => undefined;
+      const there = new Promise<void>((resolve) => (reached = resolve));
+      w.fault = (op) => {
+        if (op !== last) return undefined;
+        reached();
+        return dead;
+      };
+      void controller.migrate({ vm: "vm1", to: "h3" }).catch(() => undefined);
+      await there;
+      await controller.close();
+      w.fault = () => undefined;
+      expect((await (await controllerOf(w)).abort()).outcome).not.toBe("needs-operator");
+      const host = how === "on its way" ? "h1" : "h3";
+      expect(w.runsOn("vm1")).toBe(host);
+      expect([...w.processes.keys()].sort()).toEqual([`vm1@${host}`, "vm2@h2"].sort());
+      for (const guest of w.guests.values()) expect(guest.violations).toEqual([]);
+    },
+  );
+
+  it("a move whose VM does not go on where it arrived leaves it on its source", async () => {
+    const w = world();
+    const controller = await controllerOf(w);
+    await controller.waitAll();
+    await controller.detach({ tag: "hca0" });
+    w.fault = (op, where) => {
+      if (op === "resume" && where === "vm1@h3") throw new SymvirtError("refused", "the image is locked");
+    };
+    await expect(controller.migrate({ vm: "vm1", to: "h3" })).rejects.toThrow("the image is locked");
+    expect(w.runsOn("vm1")).toBe("h1");
+    expect(w.processes.has("vm1@h3")).toBe(false);
+    await controller.attach({ tag: "hca0", device: "card0" });
+    await controller.signal();
     expectWell(w, "vm1", "h1");
   });
 

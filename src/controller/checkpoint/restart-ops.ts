@@ -49,7 +49,7 @@ export class RestartOps implements SetOps {
       case "end":
         return await this.#all.each(async (vm) => {
           await fleet.drop(vm.vm, vm.host);
-          await fleet.vmm.end(vm.vm, vm.host, signal);
+          if (!fleet.gone.has(vm.host)) await fleet.vmm.end(vm.vm, vm.host, signal);
           await this.#oldDisksBack(vm, signal);
         });
       case "detach":
@@ -135,8 +135,12 @@ if [ -e "$image.before-restart" ]; then mv -f "$image.before-restart" "$image"; 
       );
   }
 
-  async #onHost({ vm, host }: SetVm, what: string, script: string, signal: AbortSignal): Promise<void> {
-    const { code, stderr } = await this.#context.fleet.vmm.run(host, script, signal);
+  /** Of a host that is off another does it: all reach the disks at the same path (docs/checkpoint.md). */
+  async #onHost({ vm, host: own }: SetVm, what: string, script: string, signal: AbortSignal): Promise<void> {
+    const { fleet } = this.#context;
+    const others = Object.keys(fleet.cluster.hosts).filter((name) => !fleet.gone.has(name));
+    const host = fleet.gone.has(own) ? (others[0] ?? own) : own;
+    const { code, stderr } = await fleet.vmm.run(host, script, signal);
     if (code === 0) return;
     const words = stderr.trim().split("\n").pop() ?? "";
     throw new SymvirtError("rolledBack", `${host} cannot ${what} of ${vm}: ${words || `status ${code}`}`, {
