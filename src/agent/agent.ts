@@ -118,7 +118,7 @@ export class Agent {
       log,
       events: {
         session: () => this.#newSession(),
-        again: () => this.#sendFullState(),
+        again: () => this.#tellAgain(),
         want: (want) => this.#want(want),
         board: (part) => this.#board(part),
         query: (id, peers) => this.#query(id, peers),
@@ -168,6 +168,9 @@ export class Agent {
     );
     connection.send(encodeWelcome());
     for (const datagram of this.#intents.replay(job)) connection.send(datagram);
+    // What it posted before it lost its connection may have been of a session that is over.
+    for (const post of this.#jobs.rankOf(connection)?.posts.parts() ?? [])
+      this.#host.post(guestPost(job, post));
     this.#ranksChanged();
     return undefined;
   }
@@ -266,6 +269,12 @@ export class Agent {
     this.#repeatPosts();
   }
 
+  /** The host, in the same session, wants to hear it all once more: a line may have been lost. */
+  #tellAgain(): void {
+    this.#sendFullState();
+    this.#repeatPosts();
+  }
+
   #repeatPosts(): void {
     for (const rank of this.#jobs.live())
       for (const post of rank.posts.parts()) this.#host.post(guestPost(rank.job, post));
@@ -353,7 +362,10 @@ export class Agent {
   #finish(query: Query): void {
     clearTimeout(query.timer);
     void this.#release.scan().then(() => {
-      if (this.#queries.delete(query)) this.#sendState(query.id);
+      if (!this.#queries.delete(query)) return;
+      // Asked whether this agent is there at all, it answers with something, new or not.
+      if (query.id === 0) this.#sendFullState();
+      else this.#sendState(query.id);
     });
   }
 

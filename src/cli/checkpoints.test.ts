@@ -173,6 +173,24 @@ describe("symvirt checkpoints", () => {
     expect(forced.err).toContain("vm1: the snapshot sv-1 stays in /d.qcow2");
   });
 
+  it("takes its options before the verb, too", async () => {
+    const id = made("a");
+    const spy = vi.spyOn(process.stdout, "write").mockReturnValue(true);
+    await run(["checkpoints", "-c", file, "--json", "show", id]);
+    expect(JSON.parse(String(spy.mock.calls[0]?.[0]))).toMatchObject({ checkpoint: { id } });
+  });
+
+  it("tells a wrong call on stdout where JSON was asked for", async () => {
+    vi.spyOn(process.stderr, "write").mockReturnValue(true);
+    const spy = vi.spyOn(process.stdout, "write").mockReturnValue(true);
+    await run(["migrate", "vm1", "--json"]);
+    expect(JSON.parse(String(spy.mock.calls[0]?.[0]))).toMatchObject({
+      ...{ schemaVersion: 1, ok: false },
+      error: { exit: "usage", message: expect.stringContaining("--to") },
+    });
+    process.exitCode = undefined;
+  });
+
   it("says what is wrong with the call: exit 2", async () => {
     expect(await symvirt("checkpoints", "show", "../x")).toMatchObject({ code: 2 });
     expect(await symvirt("checkpoints", "prune")).toMatchObject({ code: 2 });

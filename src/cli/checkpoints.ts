@@ -12,7 +12,8 @@ const storeOf = (flags: ClusterFlags): CheckpointStore =>
   new CheckpointStore(loadCluster(clusterPathOf(flags)));
 
 export function checkpointsCommand(): Command {
-  const command = new Command("checkpoints")
+  // Before the verb as after it.
+  const command = withCluster(new Command("checkpoints"))
     .description("List, show, verify and remove the checkpoints of this cluster")
     .addHelpText("after", "\nExample:\n  symvirt checkpoints verify 20261125T013000Z-nightly");
   command.addCommand(listCommand(), { isDefault: true });
@@ -24,7 +25,8 @@ export function checkpointsCommand(): Command {
 function listCommand(): Command {
   return withCluster(new Command("ls"))
     .description("All checkpoints, oldest first, also damaged and unfinished ones (the default)")
-    .action((flags: ClusterFlags) => {
+    .action((_: ClusterFlags, command: Command) => {
+      const flags = command.optsWithGlobals<ClusterFlags>();
       const store = storeOf(flags);
       const checkpoints = store.list();
       if (flags.json === true) printJson({ schemaVersion: 1, path: store.path, checkpoints });
@@ -36,7 +38,8 @@ function showCommand(): Command {
   return withCluster(new Command("show"))
     .description("One checkpoint: its VMs, jobs and parts, and how the cut was made")
     .argument("<id>")
-    .action((id: string, flags: ClusterFlags) => {
+    .action((id: string, _: ClusterFlags, command: Command) => {
+      const flags = command.optsWithGlobals<ClusterFlags>();
       const checkpoint = storeOf(flags).entry(id);
       if (flags.json === true) printJson({ schemaVersion: 1, checkpoint });
       else for (const line of entryLines(checkpoint)) data(line);
@@ -47,7 +50,8 @@ function verifyCommand(): Command {
   return withCluster(new Command("verify"))
     .description("Read every part and compare its SHA-256: of one checkpoint, or of all of this cluster")
     .argument("[id]")
-    .action(async (id: string | undefined, flags: ClusterFlags) => {
+    .action(async (id: string | undefined, _: ClusterFlags, command: Command) => {
+      const flags = command.optsWithGlobals<ClusterFlags>();
       await catchingSignals(async ({ signal }) => {
         const store = storeOf(flags);
         const ours = () => store.list().filter(({ state }) => state === "complete" || state === "damaged");
@@ -97,7 +101,8 @@ function removeCommand(): Command {
       "--force",
       "also if VMs were restarted from it and may run on its files: they must not run any more",
     )
-    .action((id: string, flags: ClusterFlags & { force?: boolean }) => {
+    .action((id: string, _: ClusterFlags, command: Command) => {
+      const flags = command.optsWithGlobals<ClusterFlags & { force?: boolean }>();
       const store = storeOf(flags);
       const inside = snapshotsInside(store, id);
       store.remove(id, { evenIfBase: flags.force === true });
@@ -121,7 +126,8 @@ function pruneCommand(): Command {
   return withCluster(new Command("prune"))
     .description("Remove the oldest complete checkpoints of this cluster but N; those in use stay")
     .requiredOption("--keep <n>", "how many to keep", atLeastOne)
-    .action((flags: ClusterFlags & { keep: number }) => {
+    .action((_: ClusterFlags, command: Command) => {
+      const flags = command.optsWithGlobals<ClusterFlags & { keep: number }>();
       const report = storeOf(flags).prune(flags.keep);
       if (flags.json === true) printJson({ schemaVersion: 1, ...report });
       else for (const id of report.removed) data(`removed ${id}`);

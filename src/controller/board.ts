@@ -138,17 +138,22 @@ export class Board {
         this.#options.onReady?.(job, this.#step);
         this.#quiet.delete(job);
       }
-      this.#options.onComplete(job, () => this.#parts(job, key, set));
+      const step = this.#step;
+      this.#options.onComplete(job, () => this.#parts(job, step, key, set));
     }
     return undefined;
   }
 
   /** Every part of every complete set of the current step of these jobs, to be told again after a reconnect. */
-  *level(jobs: Iterable<string>): Iterable<Part> {
-    for (const job of jobs) {
-      const sets = this.#sets.get(job);
-      for (const key of sets?.complete ?? []) yield* this.#parts(job, key, sets?.keys.get(key) ?? new Map());
-    }
+  level(jobs: Iterable<string>): Iterable<Part> {
+    // Given out as fast as a guest takes it: by then another step may be open.
+    const step = this.#step;
+    const sets = [...jobs].map((job) => [job, this.#sets.get(job)] as const);
+    const parts = this.#parts.bind(this);
+    return (function* () {
+      for (const [job, found] of sets)
+        for (const key of found?.complete ?? []) yield* parts(job, step, key, found?.keys.get(key) ?? new Map());
+    })();
   }
 
   /** Ranks that have not posted under any key that begins with `prefix`, for messages. */
@@ -175,9 +180,8 @@ export class Board {
     return true;
   }
 
-  *#parts(job: string, key: string, set: Map<number, Posted>): Iterable<Part> {
+  *#parts(job: string, step: number, key: string, set: Map<number, Posted>): Iterable<Part> {
     const { cycle } = this.#options;
-    const step = this.#step;
     for (const [rank, { bytes }] of set) {
       for (let offset = 0; offset === 0 || offset < bytes.length; offset += MAX_CHUNK_BYTES) {
         const data = bytes.subarray(offset, offset + MAX_CHUNK_BYTES).toString("base64");

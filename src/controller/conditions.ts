@@ -15,6 +15,8 @@ export interface ConditionView {
   board: Board;
   /** "job/rank" of ranks that have died or left: nobody waits for their jobs. */
   lost: ReadonlySet<string>;
+  /** By VM, why a post of its ranks was not taken in this step. */
+  refused?: ReadonlyMap<string, string>;
   /** By tag, the card that is to appear in the guest. */
   expected: ReadonlyMap<string, Card>;
   /** Devices of the moving VM with an active port before anything was touched. */
@@ -124,13 +126,15 @@ function judgeRanks(condition: Exclude<Condition, "released" | "link-up">, view:
 }
 
 /** Meetings of the ranks that lack somebody, before the ranks themselves: one that waits there only shows that it is not done. */
-function unmet({ board, target }: ConditionView): string[] {
-  return target.jobs.flatMap(({ job }) =>
+function unmet({ board, target, refused }: ConditionView): string[] {
+  const notTaken = [...(refused ?? [])].map(([vm, why]) => `${vm}: ${plainText(why, 160)}`);
+  const lacking = target.jobs.flatMap(({ job }) =>
     board.incomplete(job).map(({ key, missing }) => {
       const shown = missing.length > SHOWN_RANKS ? [...missing.slice(0, SHOWN_RANKS), "…"] : missing;
       return `at "${plainText(key, 32)}" of job ${job} the others wait for rank ${shown.join(", ")}`;
     }),
   );
+  return lacking.length === 0 ? [] : [...lacking, ...notTaken];
 }
 
 /** A rank that has left the card has seen its job's quiet set, or needed none. */

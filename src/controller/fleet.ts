@@ -11,6 +11,8 @@ export interface LinkTiming {
   helloEveryMs?: number;
   silenceMs?: number;
   redialMs?: number;
+  /** Of a meeting: after an order that is not done. */
+  tellAgainMs?: number;
 }
 
 export class Fleet {
@@ -22,7 +24,7 @@ export class Fleet {
   readonly gone = new Set<string>();
   /** Told again to a VM's agent after every hello; a cycle sets it. */
   level: (vm: string) => Iterable<LevelMessage> = () => [];
-  readonly #timing: LinkTiming;
+  readonly timing: LinkTiming;
   readonly #drivers = new Map<string, VmDriver>();
   readonly #links = new Map<string, GuestLink>();
   readonly #hosts = new Map<string, string>();
@@ -33,7 +35,7 @@ export class Fleet {
     this.cluster = cluster;
     this.vmm = vmm;
     this.placement = placement;
-    this.#timing = timing;
+    this.timing = timing;
   }
 
   driver(vm: string, host: string): VmDriver {
@@ -76,7 +78,7 @@ export class Fleet {
       vm,
       dial: (signal) => this.driver(vm, this.hostOf(vm)).openChannel(signal),
       level: () => this.level(vm),
-      ...this.#timing,
+      ...this.timing,
     });
     link.on("state", (state) => {
       const complaints = this.roster.update(vm, state);
@@ -117,14 +119,14 @@ export class Fleet {
   /** Forgets the connection to a VMM that has ended. */
   async drop(vm: string, host: string): Promise<void> {
     const key = `${vm}@${host}`;
-    await this.#drivers.get(key)?.close();
+    await this.#drivers.get(key)?.end();
     this.#drivers.delete(key);
   }
 
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.all([...this.#links.values()].map((link) => link.stop()));
-    await Promise.all([...this.#drivers.values()].map((driver) => driver.close()));
+    await Promise.all([...this.#drivers.values()].map((driver) => driver.end()));
     this.#links.clear();
     this.#drivers.clear();
   }

@@ -58,6 +58,8 @@ interface GuestLinkEvents {
 
 /** Times `silenceMs` that an agent is given at most. */
 const MAX_PATIENCE = 16;
+/** So long without a renewal, and half of it is enough. Milliseconds. */
+const CALM_MS = 120_000;
 const MAX_OVERSIZE = 3;
 const MAX_BAD_LINES = 100;
 const BYTES_PER_SECOND = 4 * 1024 * 1024;
@@ -83,6 +85,8 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
   #lastTrouble = "not connected yet";
   #heardAt = 0;
   #patience = 1;
+  /** When it was last raised or lowered. */
+  #patienceAt = 0;
 
   constructor(options: GuestLinkOptions) {
     super();
@@ -181,6 +185,16 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
     this.#enqueue(this.#lines(messages));
   }
 
+  /**
+   * Tells all of the level once more, and has the agent tell all it knows, within the session: should a line have been
+   * lost on any hop, nobody would ever know.
+   */
+  tellAgain(): void {
+    if (this.#greeted === undefined) return;
+    this.#sayHello();
+    this.#enqueue(this.#lines(this.#options.level()));
+  }
+
   async #until<T>(look: () => T | undefined, signal: AbortSignal): Promise<T> {
     return await new Promise<T>((resolve, reject) => {
       const done = (finish: () => void) => {
@@ -254,6 +268,7 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
           }
         } else if (t - this.#heardAt > 2 * this.#patience * this.#options.silenceMs) {
           this.#patience = Math.min(2 * this.#patience, MAX_PATIENCE);
+          this.#patienceAt = t;
           // An agent that was restarted does not know our session: begin one anew.
           this.#trouble("the agent stopped answering");
           this.#newSession();
@@ -360,6 +375,11 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
     }
     if (message.session !== this.#session) return "stale";
     this.#heardAt = performance.now();
+    // A guest that was slow once is not so for ever.
+    if (this.#patience > 1 && this.#heardAt - this.#patienceAt > CALM_MS) {
+      this.#patience /= 2;
+      this.#patienceAt = this.#heardAt;
+    }
     if (message.type === "hello") {
       if (message.v !== PROTOCOL_VERSION) {
         this.#lastTrouble = `the agent speaks protocol ${message.v}, this is ${PROTOCOL_VERSION}`;

@@ -13,6 +13,9 @@ import type { LevelMessage } from "./guest-link.js";
 import { changesRoutes } from "./movers.js";
 import type { CycleTarget } from "./state/journal.js";
 
+/** After an order that is not done by then; twice as long the next time, and so on. Milliseconds. */
+const TELL_AGAIN_MS = 5_000;
+
 export interface RendezvousEvents {
   /** A job's "quiet" set is complete: to be journalled before its ranks hear of it. */
   quiet: (job: string, step: number) => void;
@@ -37,12 +40,17 @@ export class Rendezvous {
   readonly #cleanup: (() => void)[] = [];
   readonly #restarted = new Set<string>();
   #activeBefore = 0;
+  #again: NodeJS.Timeout | undefined;
+  readonly #tellAgainMs: number;
+  /** Posts that were not taken in this step, and why, for messages. */
+  readonly #refused = new Map<string, string>();
   #want: { phase: Order; step: number } | undefined;
   /** A newer want of one VM's ranks alone. */
   #wantOf: { vm: string; phase: RankPhase; step: number } | undefined;
 
   constructor(fleet: Fleet, target: CycleTarget, events: RendezvousEvents) {
     this.#fleet = fleet;
+    this.#tellAgainMs = fleet.timing.tellAgainMs ?? TELL_AGAIN_MS;
     this.#target = target;
     this.#events = events;
     const ranks = target.jobs.flatMap((j) => j.ranks.map((r) => ({ ...r, job: j.job })));
@@ -67,6 +75,18 @@ export class Rendezvous {
     }
   }
 
+  /**
+   * What a guest has not got by then is told again, ever more seldom: no line is lost that we know of, but one that is
+   * would cost the whole cycle.
+   */
+  #tellAgainLater(ms: number): void {
+    clearTimeout(this.#again);
+    this.#again = setTimeout(() => {
+      for (const vm of this.vms) this.#fleet.link(vm).tellAgain();
+      this.#tellAgainLater(2 * ms);
+    }, ms);
+  }
+
   /** Begins to listen to the guests; the order is told again after every reconnect from now on. */
   open(): void {
     this.#fleet.level = (vm) => this.#level(vm);
@@ -86,6 +106,7 @@ export class Rendezvous {
   }
 
   close(): void {
+    clearTimeout(this.#again);
     for (const undo of this.#cleanup.splice(0)) undo();
     this.#fleet.level = () => [];
   }
@@ -93,9 +114,11 @@ export class Rendezvous {
   /** Orders a step. The board of the step before is closed first: none of its sets can complete any more. */
   order(phase: Order, step: number): void {
     this.board.open(step);
+    this.#refused.clear();
     this.#want = { phase, step };
     this.#wantOf = undefined;
     for (const vm of this.vms) this.#fleet.link(vm).send(this.#wants(vm));
+    this.#tellAgainLater(this.#tellAgainMs);
   }
 
   /** Orders a step of the moving VM's ranks alone, which needs no board: they meet nobody for it. */
@@ -113,6 +136,7 @@ export class Rendezvous {
       roster: this.#fleet.roster,
       board: this.board,
       lost: this.lost,
+      refused: this.#refused,
       expected,
       activeBefore: this.#activeBefore,
       silent: (vm) => {
@@ -174,7 +198,9 @@ export class Rendezvous {
 
   #onPost(vm: string, chunk: GuestPost): void {
     try {
-      this.board.post(vm, chunk);
+      const why = this.board.post(vm, chunk);
+      // The last one of each VM: a guest must not fill the table.
+      if (why !== undefined) this.#refused.set(vm, why);
     } catch (error) {
       this.#events.failed(error);
       return;

@@ -88,15 +88,15 @@ function readOption(command: MpirunCommand, context: AppContext, name: string, n
   return ONE_WORD.has(name) ? 1 : 0;
 }
 
-/** Names of MCA parameters set in the text of an `-am` ("name = value") or `--tune` ("-mca name value") file. */
-export function parameterNames(text: string): string[] {
-  const names: string[] = [];
+/** MCA parameters set in the text of an `-am` ("name = value") or `--tune` ("-mca name value") file. */
+export function parametersIn(text: string): Map<string, string> {
+  const found = new Map<string, string>();
   for (const line of text.split("\n")) {
     if (/^\s*#/.test(line)) continue;
-    for (const match of line.matchAll(/(?:^|\s)--?g?mca\s+(\S+)/g))
-      if (match[1] !== undefined) names.push(match[1]);
-    const assigned = /^\s*([A-Za-z0-9_]+)\s*=/.exec(line)?.[1];
-    if (assigned !== undefined) names.push(assigned);
+    for (const [, name = "", value = ""] of line.matchAll(/(?:^|\s)--?g?mca\s+(\S+)\s+(\S+)/g))
+      found.set(name, value);
+    const [, name, value = ""] = /^\s*([A-Za-z0-9_]+)\s*=\s*(.*?)\s*$/.exec(line) ?? [];
+    if (name !== undefined) found.set(name, value);
   }
-  return names;
+  return found;
 }

@@ -4,7 +4,7 @@ import { accessSync, constants, existsSync, readFileSync, statSync } from "node:
 import { delimiter, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { hasRocePort } from "../agent/devices.js";
-import { parameterNames, readCommandLine } from "./command-line.js";
+import { parametersIn, readCommandLine } from "./command-line.js";
 import { launch } from "./launch.js";
 import { rewrite, shellQuote } from "./rewrite.js";
 
@@ -40,7 +40,7 @@ export async function runMpirun(args: readonly string[]): Promise<number> {
       library: preload ? findLibrary(env.SYMVIRT_LIBRARY) : undefined,
       job: jobId(env.SYMVIRT_JOB),
       roce: env.SYMVIRT_ROCE === "on" || (env.SYMVIRT_ROCE !== "off" && hasRocePort()),
-      setInFiles: namesInFiles(words),
+      setInFiles: setInFiles(words),
     });
     for (const warning of warnings) process.stderr.write(`symvirt: warning: ${warning}\n`);
     if (printCommand) {
@@ -132,8 +132,8 @@ function jobId(chosen: string | undefined): string {
 }
 
 /** What `-am` and `--tune` files set is the user's choice as well. A file that cannot be read is mpirun's to report. */
-function namesInFiles(words: readonly string[]): Set<string> {
-  const names = new Set<string>();
+function setInFiles(words: readonly string[]): Map<string, string> {
+  const found = new Map<string, string>();
   for (const file of readCommandLine(words).parameterFiles) {
     let text: string;
     try {
@@ -141,7 +141,7 @@ function namesInFiles(words: readonly string[]): Set<string> {
     } catch {
       continue;
     }
-    for (const name of parameterNames(text)) names.add(name);
+    for (const [name, value] of parametersIn(text)) found.set(name, value);
   }
-  return names;
+  return found;
 }

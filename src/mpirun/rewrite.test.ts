@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { parameterNames, readCommandLine } from "./command-line.js";
+import { parametersIn, readCommandLine } from "./command-line.js";
 import { type RewriteOptions, rewrite, shellQuote } from "./rewrite.js";
 
 const LIB = "/opt/symvirt/build/preload/libsymvirt.so";
@@ -44,7 +44,9 @@ describe("rewrite", () => {
     expect(has(run("--gmca pml ob1 a").words, "pml")).toBe(1);
     expect(has(run("a : -mca pml ob1 b").words, "pml")).toBe(1);
     expect(has(run("a", { env: { OMPI_MCA_btl: "openib,self" } }).words, "btl")).toBe(0);
-    expect(has(run("a", { setInFiles: new Set(["pml"]) }).words, "pml")).toBe(0);
+    const { words, warnings } = run("a", { setInFiles: new Map([["pml", "ucx"]]) });
+    expect(has(words, "pml")).toBe(0);
+    expect(warnings).toEqual([expect.stringContaining('pml "ucx" is not ob1')]);
     // In the program's own words it means nothing.
     expect(has(run("a --mca pml ucx").words, "pml")).toBe(2);
   });
@@ -139,10 +141,16 @@ describe("readCommandLine", () => {
   });
 });
 
-describe("parameterNames", () => {
+describe("parametersIn", () => {
   it("reads both kinds of files", () => {
-    expect(parameterNames("# pml = x\npml = ob1\n btl=self\n")).toEqual(["pml", "btl"]);
-    expect(parameterNames("-mca pml ob1 --mca btl tcp\n-x A=b\n#-mca c d")).toEqual(["pml", "btl"]);
+    expect([...parametersIn("# pml = x\npml = ob1 \n btl=self\n")]).toEqual([
+      ["pml", "ob1"],
+      ["btl", "self"],
+    ]);
+    expect([...parametersIn("-mca pml ob1 --mca btl tcp\n-x A=b\n#-mca c d")]).toEqual([
+      ["pml", "ob1"],
+      ["btl", "tcp"],
+    ]);
   });
 });
 

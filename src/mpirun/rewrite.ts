@@ -15,7 +15,7 @@ export interface RewriteOptions {
   /** A RoCE port is there: openib must use its IPv4-mapped GID. */
   roce: boolean;
   /** MCA parameters set in files of `-am` and `--tune`. */
-  setInFiles?: ReadonlySet<string>;
+  setInFiles?: ReadonlyMap<string, string>;
 }
 
 export interface Rewritten {
@@ -57,7 +57,7 @@ export function rewrite(words: readonly string[], options: RewriteOptions): Rewr
 }
 
 function mcaWords(command: MpirunCommand, { env, roce, setInFiles }: RewriteOptions): string[] {
-  const chosen = new Set([...command.mca.map(({ name }) => name), ...(setInFiles ?? [])]);
+  const chosen = new Set([...command.mca.map(({ name }) => name), ...(setInFiles?.keys() ?? [])]);
   const wanted = roce ? [...MCA, ["btl_openib_gid_index", "1"] as const] : MCA;
   return wanted
     .filter(([name]) => !chosen.has(name) && env[`OMPI_MCA_${name}`] === undefined)
@@ -77,7 +77,7 @@ function exportWords({ exported }: AppContext, { env, library, job }: RewriteOpt
   return [...words, ...others.flatMap((name) => ["-x", name])];
 }
 
-function warningsFor(command: MpirunCommand, { env, library }: RewriteOptions): string[] {
+function warningsFor(command: MpirunCommand, { env, library, setInFiles }: RewriteOptions): string[] {
   if (library === undefined) return [];
   const warnings: string[] = [];
   // Tried with 4.1.4: mpirun reads each line of the file as a command line of its own, and nothing of this one holds there.
@@ -87,7 +87,7 @@ function warningsFor(command: MpirunCommand, { env, library }: RewriteOptions): 
         "unless each line of the file has what --print-cmd shows",
     );
   const chosen = (name: string) =>
-    command.mca.findLast((m) => m.name === name)?.value ?? env[`OMPI_MCA_${name}`];
+    command.mca.findLast((m) => m.name === name)?.value ?? env[`OMPI_MCA_${name}`] ?? setInFiles?.get(name);
   const pml = chosen("pml");
   if (pml !== undefined && !includesComponent(pml, "ob1"))
     warnings.push(`pml "${pml}" is not ob1: this job will not be migratable`);

@@ -167,4 +167,6 @@ export interface VmDriver {
   /** Ends this VMM process (QMP quit, then kill by pid); idempotent. */
   quit(signal: AbortSignal): Promise<void>;
   close(): Promise<void>;
+  /** As close, and for good: work that was given up and goes on must not hold the VMM's one connection. */
+  end(): Promise<void>;
 }

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { statusLines } from "../../src/cli/status.js";
 import { examine } from "../../src/controller/doctor.js";
 
-import type { Controller } from "../../src/controller/script.js";
+import { Controller } from "../../src/controller/script.js";
 import { Journal } from "../../src/controller/state/journal.js";
 import { controllerOf, expectWell, timing, world } from "../support/controller-world.js";
 import type { FakeCluster } from "../support/fake-cluster.js";
@@ -46,6 +46,24 @@ async function vm1ToBareHost(w: FakeCluster): Promise<{ controller: Controller; 
   expect(report.message).toContain("its ranks over tcp with every peer");
   return { controller, offer: () => void (h4.cards = cards) };
 }
+
+describe("a line that is lost", () => {
+  const opened = (w: FakeCluster) =>
+    Controller.open(w.cluster, { vmm: w, timing: { ...timing, tellAgainMs: 50 }, settleMs: 500 });
+
+  it.each(["flip", "quiet", "dropped", "blob", "handles", "ready", "back.drained"])(
+    "under %s, to or from a guest, is told again",
+    async (key) => {
+      const w = three();
+      w.guest("vm1").losesPosts.add(key);
+      w.guest("vm3").losesParts.add(key);
+      const report = await (await opened(w)).migrate({ vm: "vm1", to: "h4" });
+      expect([report.outcome, report.message]).toEqual(["done", expect.any(String)]);
+      expectNoViolation(w);
+      expectWell(w, "vm1", "h4");
+    },
+  );
+});
 
 describe("a live migrate", () => {
   it("changes the routes to the moving VM only", async () => {

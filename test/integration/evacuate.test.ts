@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { Journal } from "../../src/controller/state/journal.js";
 import { SymvirtError } from "../../src/errors.js";
 import { controllerOf, expectWell, world } from "../support/controller-world.js";
+import { hang } from "../support/fake-cluster.js";
 
 /** Two VMs of one job on h1; h2 and h3 could take both. */
 const crowded = () => world({ homes: ["h1", "h1"], cardsPerHost: 2 });
@@ -185,6 +186,8 @@ describe("evacuate", () => {
     const controller = await controllerOf(w);
     let asked: Promise<unknown> | undefined;
     const seen: unknown[] = [];
+    // However slow the others are, the cycle is still on.
+    w.fault = (op, _, signal) => (op === "detach" ? hang(signal) : undefined);
     const report = await controller.evacuate({
       ...{ host: "h1", to: ["h2"] },
       onProgress: (_, { phase }) => {

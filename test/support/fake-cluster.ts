@@ -441,4 +441,6 @@ class FakeDriver implements VmDriver {
   }
 
   async close(): Promise<void> {}
+
+  async end(): Promise<void> {}
 }

@@ -64,6 +64,10 @@ export class FakeGuest {
   samplesAsked = 0;
   /** Claims in its samples that its ranks have this number. */
   samplesAsRank: number | undefined;
+  /** Lines that the host does not get, by the key of the post; each once. */
+  losesPosts = new Set<string>();
+  /** Parts of this key that the guest does not get, once. */
+  losesParts = new Set<string>();
   /** live: orders that a rank must never get. */
   violations: string[] = [];
   #socket: Duplex | undefined;
@@ -219,6 +223,7 @@ export class FakeGuest {
   }
 
   #sendPost(rank: FakeRank, key: string, cycle: number, step: number, more: string): void {
+    if (this.losesPosts.delete(key)) return;
     const bytes = Buffer.from(`rank ${rank.report.rank} under ${key}${more}`);
     // In two chunks, so that reassembly is used.
     for (const [offset, end] of [
@@ -267,8 +272,8 @@ export class FakeGuest {
   #line(line: string): void {
     const message = hostMessage.parse(JSON.parse(line));
     if (message.type === "hello") {
+      if (message.session !== this.#session) this.#got.clear();
       this.#session = message.session;
-      this.#got.clear();
       this.#send(this.#hello());
       this.tell();
       for (const { rank, key, cycle, step, more } of this.#posts.values())
@@ -285,7 +290,7 @@ export class FakeGuest {
       else setTimeout(() => session === this.#session && this.tell(id), this.answerMs);
     }
     if (message.type === "want") this.#want(message);
-    if (message.type === "board") this.#board(message);
+    if (message.type === "board" && !this.losesParts.delete(message.key)) this.#board(message);
     if (message.type === "sample") this.#sample(message.id);
   }
 
@@ -474,6 +479,8 @@ export class FakeGuest {
     const id = `${part.job}/${part.cycle}/${part.step}/${part.key}`;
     if (Buffer.from(part.data, "base64").toString().endsWith(" failed")) this.#failed.add(id);
     const got = this.#got.get(id) ?? new Set();
+    // Told again.
+    if (got.has(part.rank)) return;
     got.add(part.rank);
     this.#got.set(id, got);
     const own = this.ranks.filter((r) => r.job === part.job && r.report.step === part.step);

@@ -49,6 +49,8 @@ static struct {
     uint64_t stop_by_us;
     struct sv_msg_hello hello;
     struct sv_msg_state state;
+    struct sv_msg_log log;
+    bool log_dirty;
     struct sv_want want;
     struct post *posts;
     struct sv_board_set *sets;
@@ -182,6 +184,10 @@ static int flush(int fd)
             rc = send_chunk(fd, post);
         }
     }
+    if (1 == rc && link_.log_dirty) {
+        rc = send_datagram(fd, &link_.log, sizeof(link_.log));
+        link_.log_dirty = 1 != rc;
+    }
     while (1 == rc && link_.peers_asked) {
         rc = send_peers(fd);
     }
@@ -224,6 +230,8 @@ static int handle(const void *datagram, size_t size)
             rc = -EPROTO;
         } else {
             rc = sv_board_take(&link_.sets, link_.hello.world_size, m, m + 1, size - sizeof(*m));
+            /* Whoever waits for it looks at every safe point anyway; told again by the host, it wakes one that does not. */
+            atomic_store_explicit(&sv_pending, 1, memory_order_release);
         }
         break;
     }
@@ -437,6 +445,19 @@ void sv_link_state(const struct sv_msg_state *state)
     link_.state = *state;
     fill_header(&link_.state.h, SV_MSG_STATE, state->h.cycle, state->h.step, sizeof(*state));
     link_.state_dirty = true;
+    pthread_mutex_unlock(&link_.lock);
+    if (link_.started) {
+        wake_up();
+    }
+}
+
+void sv_link_log(int level, const char *text)
+{
+    pthread_mutex_lock(&link_.lock);
+    fill_header(&link_.log.h, SV_MSG_LOG, 0, 0, sizeof(link_.log));
+    link_.log.level = (uint32_t)level;
+    snprintf(link_.log.text, sizeof(link_.log.text), "%s", text);
+    link_.log_dirty = true;
     pthread_mutex_unlock(&link_.lock);
     if (link_.started) {
         wake_up();

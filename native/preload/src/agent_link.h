@@ -38,6 +38,9 @@ int sv_link_post(uint32_t cycle, uint32_t step, const char *key, const void *byt
 /* Waits until something has arrived since the last call returned, or this many microseconds have
  * passed: what came between the caller's look and this call is not slept over. */
 void sv_link_wait(uint32_t microseconds);
+/* A line for the agent's log: what an operator should see although this rank's stderr goes nowhere he looks. A
+ * later one takes the place of one that is not out yet. Levels as SV_LOG_*. */
+void sv_link_log(int level, const char *text);
 /* Milliseconds without a connection, 0 while connected. */
 uint64_t sv_link_silence_ms(void);
 

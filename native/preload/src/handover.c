@@ -185,8 +185,8 @@ static bool step_leave(struct sv_handover *h, const struct sv_handover_rank *r)
         /* fall through */
     case SV_HANDOVER_DROPPING:
         return r->complete(r->context, "dropped") && let_go(h, r);
-    default:
-        return true;
+    default: /* no begin leads here: said, not waited for */
+        return finish(h, r, h->state, -EPROTO);
     }
 }
 

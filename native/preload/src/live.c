@@ -382,11 +382,15 @@ static void tell_delay(void)
         return;
     }
     told_delay = true;
-    sv_warn("cycle %u step %u: not done after %u s: state %d of order %d, role %d, join %d, in hand %lld over openib, "
-            "%lld over tcp, %d greetings open",
-            sv_handled_cycle, sv_handled_step, TELL_DELAY_MS / 1000u, (int)machine.state, (int)machine.order,
-            (int)machine.role, joined, (long long)sv_proxy.traffic[SV_VIA_OPENIB].in_hand,
-            (long long)sv_proxy.traffic[SV_VIA_TCP].in_hand, sv_remote_hellos);
+    char text[252];
+    snprintf(text, sizeof(text),
+             "cycle %u step %u: not done after %u s: state %d of order %d, role %d, join %d, in hand %lld over openib, "
+             "%lld over tcp, %d greetings open",
+             sv_handled_cycle, sv_handled_step, TELL_DELAY_MS / 1000u, (int)machine.state, (int)machine.order,
+             (int)machine.role, joined, (long long)sv_proxy.traffic[SV_VIA_OPENIB].in_hand,
+             (long long)sv_proxy.traffic[SV_VIA_TCP].in_hand, sv_remote_hellos);
+    sv_warn("%s", text);
+    sv_link_log(SV_LOG_WARN, text);
 }
 
 bool sv_live_step(void)

@@ -126,6 +126,10 @@ export class QemuDriver implements VmDriver {
   }
 
   close(): Promise<void> {
+    return this.#session.close();
+  }
+
+  end(): Promise<void> {
     return this.#session.end();
   }
 }
