@@ -47,6 +47,7 @@ static union {
     struct sv_msg_hello hello;
     struct sv_msg_state state;
     struct sv_msg_board board;
+    struct sv_msg_log log;
     unsigned char bytes[SV_WIRE_MAX_DATAGRAM];
 } got;
 
@@ -507,6 +508,47 @@ CASE(reject_is_retried_with_patience)
     CHECK(tries >= 2);
     CHECK(tries <= 10);
     sv_link_stop();
+}
+
+/* What an operator should see goes to the agent, once, and a newer line takes the place of an older one. */
+CASE(a_line_for_the_log_goes_to_the_agent)
+{
+    set_up();
+    agent_listen();
+    sv_link_log(SV_LOG_INFO, "too early");
+    sv_link_log(SV_LOG_WARN, "not done after 20 s");
+    rank_start();
+    const int fd = agent_accept();
+    agent_expect(fd, SV_MSG_HELLO);
+    agent_expect(fd, SV_MSG_STATE);
+    agent_expect(fd, SV_MSG_LOG);
+    CHECK_EQ(got.log.level, SV_LOG_WARN);
+    CHECK(0 == strcmp(got.log.text, "not done after 20 s"));
+    sv_link_log(SV_LOG_ERROR, "again");
+    agent_expect(fd, SV_MSG_LOG);
+    CHECK(0 == strcmp(got.log.text, "again"));
+    CHECK(!readable(fd, 50));
+    sv_link_stop();
+    close(fd);
+}
+
+/* A part that was told again must wake a rank that no longer looks. */
+CASE(a_board_part_wakes_the_main_thread)
+{
+    struct sv_msg_board m = {.key = "flip", .rank = 0};
+    set_up();
+    agent_listen();
+    rank_start();
+    const int fd = agent_accept();
+    atomic_store(&sv_pending, 0);
+    agent_send(fd, &m, SV_MSG_BOARD, 1, 1, sizeof(m));
+    const uint64_t until = sv_now_us() + 5000000;
+    while (0 == atomic_load(&sv_pending) && sv_now_us() < until) {
+        sched_yield();
+    }
+    CHECK_EQ(atomic_load(&sv_pending), 1);
+    sv_link_stop();
+    close(fd);
 }
 
 CASE(stop_leaves_nothing)

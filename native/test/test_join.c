@@ -23,6 +23,12 @@ sv_endpoint_t *sv_endpoint_of_rank(uint32_t rank)
     return rank < 3 ? all[rank] : NULL;
 }
 
+static uint64_t heard_from[3];
+uint64_t sv_endpoint_received(uint32_t rank)
+{
+    return heard_from[rank];
+}
+
 struct sv_proxy sv_proxy;
 struct sv_opal sv_opal;
 
@@ -31,7 +37,7 @@ struct sv_opal sv_opal;
 static mca_btl_base_module_t openib;
 static mca_btl_active_message_callback_t triggers[MCA_BTL_TAG_MAX];
 static mca_btl_base_descriptor_t *sent[8];
-static int sends, no_fragments;
+static int sends, no_fragments, send_result;
 
 static mca_btl_base_descriptor_t *card_alloc(mca_btl_base_module_t *m, sv_endpoint_t *e, uint8_t order, size_t size,
                                              uint32_t flags)
@@ -50,7 +56,7 @@ static int card_send(mca_btl_base_module_t *m, sv_endpoint_t *e, mca_btl_base_de
 {
     CHECK_EQ(tag, SV_TAG_JOIN);
     sent[sends++] = d;
-    return OPAL_SUCCESS;
+    return send_result;
 }
 
 static void complete(int which)
@@ -81,6 +87,7 @@ static void set_up(void)
     mine = (struct mca_btl_base_endpoint_t){.peer = 1, .openib = &inner[1], .proc = &own_proc, .next = &higher};
     higher = (struct mca_btl_base_endpoint_t){.peer = 2, .openib = &inner[2]};
     sv_proxy.endpoints = &lower;
+    lower.sent[SV_VIA_OPENIB] = higher.sent[SV_VIA_TCP] = 1;
     sv_join_listen();
 }
 
@@ -167,6 +174,47 @@ CASE(without_a_fragment_it_is_tried_again)
     CHECK_EQ(state(), 0);
     CHECK_EQ(sends, 0);
     no_fragments = 0;
+    CHECK_EQ(state(), 0);
+    CHECK_EQ(sends, 2);
+    complete(0);
+    complete(1);
+    CHECK_EQ(state(), 1);
+}
+
+CASE(a_peer_never_talked_to_is_not_called)
+{
+    set_up();
+    lower.sent[SV_VIA_OPENIB] = 0;
+    sv_join_begin(NULL);
+    CHECK_EQ(state(), 0);
+    CHECK_EQ(sends, 1);
+    complete(0);
+    CHECK_EQ(state(), 1);
+    CHECK_EQ(sends, 1);
+}
+
+CASE(a_peer_that_only_ever_sent_is_called)
+{
+    set_up();
+    higher.sent[SV_VIA_TCP] = 0;
+    heard_from[2] = 1;
+    hear(0);
+    sv_join_begin(NULL);
+    CHECK_EQ(state(), 0);
+    CHECK_EQ(sends, 2);
+    complete(0);
+    complete(1);
+    CHECK_EQ(state(), 1);
+}
+
+/* openib has queued it all the same: freed, it would be in two lists. */
+CASE(a_message_whose_call_fails_is_openibs)
+{
+    set_up();
+    hear(0);
+    send_result = OPAL_ERROR;
+    sv_join_begin(NULL);
+    CHECK_EQ(state(), 0);
     CHECK_EQ(state(), 0);
     CHECK_EQ(sends, 2);
     complete(0);

@@ -27,6 +27,12 @@ static bool may_begin(const sv_endpoint_t *endpoint, uint64_t waited_us)
     return endpoint->peer > sv_proxy.rank || endpoint->heard || waited_us > SV_JOIN_CALL_MS * 1000ull;
 }
 
+/* Both ends know of it, at least one of them for sure; where only the higher rank does, it calls. */
+static bool talked(const sv_endpoint_t *endpoint)
+{
+    return endpoint->sent[SV_VIA_OPENIB] || endpoint->sent[SV_VIA_TCP] || sv_endpoint_received(endpoint->peer);
+}
+
 static void completed(mca_btl_base_module_t *module, sv_endpoint_t *real, mca_btl_base_descriptor_t *descriptor,
                       int status)
 {
@@ -67,7 +73,7 @@ void sv_join_begin(const struct sv_ranks *peers)
     begun_us = sv_now_us();
     all_called_us = 0;
     for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
-        e->join = NULL == peers || sv_ranks_has(peers, e->peer) ? SV_NOT_JOINED : SV_JOINED;
+        e->join = (NULL == peers || sv_ranks_has(peers, e->peer)) && talked(e) ? SV_NOT_JOINED : SV_JOINED;
     }
 }
 

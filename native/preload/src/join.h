@@ -4,7 +4,9 @@
  * udcm's handshake can stop half way without an error (seen about once in fifty re-inits of four
  * ranks over soft-RoCE: the endpoint never became connected and its messages waited for ever). So
  * every rank sends one message to each peer before it routes anything over the card: its completion
- * says that this side's endpoint is connected and the other side's queue pair answers.
+ * says that this side's endpoint is connected and the other side's queue pair answers. Only to peers it
+ * has ever talked to: a job of a thousand ranks must not get a thousand times as many queue pairs. To the
+ * others openib connects at first use, as it does in a job that never moved.
  */
 #ifndef SV_JOIN_H
 #define SV_JOIN_H
@@ -22,7 +24,7 @@
 
 /* Before this rank's address card goes out: from then on a peer may call. */
 void sv_join_listen(void);
-/* To those peers, or to all that have an openib endpoint. */
+/* To those peers, or to all that have an openib endpoint and were ever talked to. */
 void sv_join_begin(const struct sv_ranks *peers);
 /* Every rank has begun: only from now on it counts how long it takes. */
 void sv_join_all_called(void);
