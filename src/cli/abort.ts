@@ -11,7 +11,11 @@ import { printJson, say } from "./shared/talk.js";
 export function abortCommand(): Command {
   return withServer(withCluster(new Command("abort")))
     .description("Roll the running cycle back, or finish one whose controller was killed")
-    .option("--gone <host...>", "this host is off for good: what an interrupted cycle had there is not looked for", [])
+    .option(
+      "--gone <host...>",
+      "this host is off for good: what an interrupted cycle had there is not looked for",
+      [],
+    )
     .addHelpText(
       "after",
       "\nExample:\n  symvirt abort\n\n" +
@@ -58,7 +62,11 @@ async function abortThere(
   const progress = openProgress();
   let view: Awaited<ReturnType<typeof client.operate>>;
   try {
-    view = await client.operate(target, "/v1/abort", { body: { gone }, signal, onProgress: showView(progress) });
+    view = await client.operate(target, "/v1/abort", {
+      body: { gone },
+      signal,
+      onProgress: showView(progress),
+    });
   } finally {
     await progress.end();
   }

@@ -152,7 +152,8 @@ export class Board {
     const parts = this.#parts.bind(this);
     return (function* () {
       for (const [job, found] of sets)
-        for (const key of found?.complete ?? []) yield* parts(job, step, key, found?.keys.get(key) ?? new Map());
+        for (const key of found?.complete ?? [])
+          yield* parts(job, step, key, found?.keys.get(key) ?? new Map());
     })();
   }
 

@@ -148,7 +148,12 @@ async function finishMove(
   }
   const moved = { ...target, ...move };
   const place = await findPlace(fleet, { target: moved, phases: phases.slice(phasesBefore) }, signal);
-  const ops = new Ops({ fleet, target: moved, limits: limitsInForce(fleet.cluster), onMigration: () => undefined });
+  const ops = new Ops({
+    fleet,
+    target: moved,
+    limits: limitsInForce(fleet.cluster),
+    onMigration: () => undefined,
+  });
   if (place === "source") return await ops.run("end-destination", signal);
   await ops.run("resume-destination", signal);
   await ops.run("commit", signal);

@@ -51,9 +51,7 @@ describe("proactive policy", () => {
       "queued",
       { host: "h1", avoid: [] },
     ]);
-    expect(play(firing("h1"), free(), ended("h1", true), firing("h1", "a", 9999)).said.at(-1)).toBe(
-      "known",
-    );
+    expect(play(firing("h1"), free(), ended("h1", true), firing("h1", "a", 9999)).said.at(-1)).toBe("known");
   });
 
   it("tries again by itself what failed, as long as an alert fires, and soon what was only refused", () => {

@@ -79,7 +79,8 @@ export class ProactiveRunner {
   }
 
   #ignore(alert: string, host: string | undefined): void {
-    const what = host === undefined ? "names no host" : `is for "${plainText(host, 80)}", no host of the cluster file`;
+    const what =
+      host === undefined ? "names no host" : `is for "${plainText(host, 80)}", no host of the cluster file`;
     const line = `alert ${plainText(alert, 80)} ignored: it ${what}`;
     if (this.#ignored.has(line) || this.#ignored.size >= MAX_IGNORED) return;
     this.#ignored.add(line);

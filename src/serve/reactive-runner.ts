@@ -195,7 +195,8 @@ export class ReactiveRunner {
     // Another controller has the lock.
     else if (this.#state.phase.name === "fencing" && exitCode === ExitCode.refused)
       this.dispatch({ type: "declined", now });
-    else if (this.#state.phase.name === "fencing") this.dispatch({ type: "fence-failed", now, cause, silent });
+    else if (this.#state.phase.name === "fencing")
+      this.dispatch({ type: "fence-failed", now, cause, silent });
     else this.dispatch({ type: "restart-failed", now, cause, needsOperator: exitCode === 6 });
   }
 

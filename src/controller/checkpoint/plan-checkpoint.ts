@@ -139,9 +139,9 @@ async function checkImages(
         if (line.startsWith("lacks ")) refuseTool(findings, host, line);
         else
           findings.refuse(
-          `${line.slice(4)}, a disk of ${vm}, is no file on ${host}: a device or a link cannot be put back`,
-          "keep disks in image files, and name them by their own paths",
-        );
+            `${line.slice(4)}, a disk of ${vm}, is no file on ${host}: a device or a link cannot be put back`,
+            "keep disks in image files, and name them by their own paths",
+          );
     }),
   );
 }

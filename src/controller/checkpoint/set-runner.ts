@@ -98,7 +98,9 @@ export class SetRunner {
       idle: () => this.#look(),
       crash: (error) => this.#crash(error),
     });
-    this.#op = new RunningOp(options.settleMs ?? Math.max(deadlines.migrate, CAPTURE_RECOVERY_MS), (end) => this.dispatch(end));
+    this.#op = new RunningOp(options.settleMs ?? Math.max(deadlines.migrate, CAPTURE_RECOVERY_MS), (end) =>
+      this.dispatch(end),
+    );
     this.#deadline = new PhaseDeadline(
       deadlines,
       () => this.progress(),

@@ -11,7 +11,12 @@
  */
 import { SymvirtError } from "../../errors.js";
 import { abortError, pause } from "../deadline.js";
-import { CAPTURE_RECOVERY_MS, type CaptureFacts, type CaptureMethod, type CaptureOptions } from "../driver.js";
+import {
+  CAPTURE_RECOVERY_MS,
+  type CaptureFacts,
+  type CaptureMethod,
+  type CaptureOptions,
+} from "../driver.js";
 import { quote } from "./run-on-host.js";
 import {
   abandonCopies,

@@ -478,7 +478,9 @@ describe("the session", () => {
 
 describe("end", () => {
   it("keeps what was given up from dialling again", async () => {
-    await start({ script: [{ execute: "query-status", answer: { return: { status: "running", running: true } } }] });
+    await start({
+      script: [{ execute: "query-status", answer: { return: { status: "running", running: true } } }],
+    });
     await driver.resume(soon());
     await driver.end();
     expect((await failure(driver.resume(soon()))).message).toContain("its operation has been given up");

@@ -195,7 +195,8 @@ export async function cancel(
       if (!limit.aborted || moreMs === 0) throw error;
     });
     if (now !== undefined) {
-      if (now.status === undefined || finalMigrationStates.has(now.status) || now.status === "none") return now;
+      if (now.status === undefined || finalMigrationStates.has(now.status) || now.status === "none")
+        return now;
       if (now.status !== "cancelling" && !limit.aborted) await session.execute("migrate_cancel", {}, limit);
       await pause(FIRST_POLL_MS, limit);
     }
