@@ -1,6 +1,6 @@
 /** `restart` over fake VMs and a real store: again and again, elsewhere, refused, failing, and its controller killed. */
-import { readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { linkSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { CheckpointStore } from "../../src/checkpoint/store.js";
 import { openStateFolder } from "../../src/controller/session.js";
@@ -75,6 +75,26 @@ describe.each(strategies)("a restart of a checkpoint taken %s", (strategy) => {
 });
 
 describe("a restart", () => {
+  it("on a host that is off is undone from another, once abort is told so", async () => {
+    const { w, controller, id } = await afterDeath();
+    const { target } = await controller.planRestart({ id });
+    if (target === undefined) throw new Error("refused");
+    openStateFolder(w.cluster.state);
+    const journal = new Journal(w.cluster.state);
+    journal.append({ kind: "begin", pid: 1, verb: "restart", target });
+    const { cycle } = target;
+    journal.append({ kind: "phase", cycle, event: "begin", phase: "load", step: 0, effects: [] });
+    w.fault = (op, where) => {
+      if (op === "end" && where.endsWith("@h2"))
+        throw new SymvirtError("unreachable", "host h2 does not run a command (status 255)");
+    };
+    expect(await controller.abort()).toMatchObject({ outcome: "needs-operator" });
+    expect(await controller.abort({ gone: ["h2"] })).toMatchObject({ outcome: "rolled-back" });
+    expectNothingRuns(w);
+    w.fault = () => undefined;
+    expect((await controller.restart({ id })).outcome).toBe("done");
+  });
+
   it("goes round a host that is gone, once the operator vouches for it", async () => {
     const { w, controller, id } = await afterDeath();
     w.fault = (op, where) => {
@@ -197,12 +217,17 @@ describe("a restart", () => {
     w.processes.set("vm1@h1", { status: "paused", cards: new Map(), moved: false, channel: undefined });
     writeFileSync(`${w.diskOf("vm1")}.before-restart`, "later disk of vm1");
     writeFileSync(w.diskOf("vm1"), "first disk of vm1");
+    // That of vm2 was about to be replaced.
+    linkSync(w.diskOf("vm2"), `${w.diskOf("vm2")}.before-restart`);
+    writeFileSync(`${w.diskOf("vm2")}.restart.0123456789ab`, "half a disk");
     expect(await rejection(controller.restart({ id }))).toMatchObject({
       exit: "refused",
       message: expect.stringContaining(`(restart ${id}) was interrupted`),
     });
     expect(await controller.abort()).toMatchObject({ outcome: "rolled-back" });
     expectNothingRuns(w);
+    const left = readdirSync(dirname(w.diskOf("vm1"))).filter((name) => name.includes("restart"));
+    expect(left).toEqual([]);
     expect(new CheckpointStore(w.cluster).list().map((e) => e.state)).toEqual(["complete"]);
     expect((await controller.restart({ id })).outcome).toBe("done");
   });

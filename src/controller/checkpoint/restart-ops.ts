@@ -119,6 +119,7 @@ mv -f "$new" "$image"
         `put back ${image}`,
         `image=${quote(image)}
 rm -f "$image.restart."????????????
+if [ "$image.before-restart" -ef "$image" ]; then rm -f "$image.before-restart"; fi
 if [ -e "$image.before-restart" ]; then mv -f "$image.before-restart" "$image"; fi
 `,
         signal,
