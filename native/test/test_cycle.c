@@ -1214,6 +1214,25 @@ CASE(a_failed_return_of_some_waits_for_the_next_order)
     tear_down();
 }
 
+CASE(a_rank_that_stands_still_says_where)
+{
+    set_up_live(0);
+    withheld = "flip";
+    want(1, SV_PHASE_RUN_TCP, 0);
+    steps();
+    CHECK_EQ(logged[0], 0);
+    want(2, SV_PHASE_RUN_TCP, 0);
+    wanted.arrived_us -= 21000000;
+    steps();
+    CHECK_TEXT(logged, "cycle 4 step 2: not done after 20 s");
+    logged[0] = '\0';
+    steps();
+    CHECK_EQ(logged[0], 0); /* once an order */
+    withheld = "none";
+    steps();
+    tear_down();
+}
+
 CASE(windows_change_all_routes_or_none)
 {
     char memory[8];
