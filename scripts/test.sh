@@ -30,4 +30,4 @@ for part in "${parts[@]}"; do
   esac
 done
 echo "== sum ($(date +%H:%M:%S))"
-exec node scripts/sum-tests.js "$results"
+node scripts/sum-tests.js "$results"

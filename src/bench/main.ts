@@ -10,6 +10,7 @@ import { convergenceLab } from "./convergence-lab.js";
 import { defaultSizes, type OverheadOptions, runOverhead } from "./overhead.js";
 import { overheadInLab } from "./overhead-lab.js";
 import { blackoutLines, checkpointLines, convergenceLines, overheadLines } from "./tables.js";
+import { keepTalking } from "../testbed/keep-talking.js";
 
 const say = (line: string): void => {
   process.stderr.write(`${line}\n`);
@@ -150,7 +151,8 @@ function program(signal: AbortSignal): Command {
 
 const abort = new AbortController();
 let interrupted: number | undefined;
-for (const name of ["SIGINT", "SIGTERM"] as const)
+keepTalking();
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
   process.on(name, () => {
     interrupted ??= name === "SIGINT" ? ExitCode.interrupted : ExitCode.terminated;
     abort.abort(

@@ -8,7 +8,7 @@ import { QemuSession } from "../vmm/qemu/session.js";
 const TAG = "symvirt-bench";
 const POLL_MS = 20;
 
-/** Saves one and removes it. Milliseconds from STOP to RESUME. The VM must have no card that cannot be saved. */
+/** Saves one and removes it. Milliseconds from the command, which stops the VM, to RESUME. The VM must have no card that cannot be saved. */
 export async function saveSnapshot(
   cluster: Cluster,
   vm: string,
@@ -26,7 +26,7 @@ export async function saveSnapshot(
     const [vmstate] = devices;
     if (vmstate === undefined)
       throw new SymvirtError("refused", `${vm} has no qcow2 disk to put a snapshot into`);
-    const events = await session.listen(["STOP", "RESUME"], signal);
+    const events = await session.listen(["RESUME"], signal);
     try {
       const job = `${TAG}-save`;
       const began = performance.now();

@@ -245,13 +245,19 @@ describe("runEval", () => {
     expect(calls.filter((call) => call === "clear up")).toHaveLength(2);
   });
 
-  it("without a right undisturbed run nothing else of the workload is done", async () => {
-    const { outcomes } = await evaluate(
-      { ends: { "is none": { exitCode: 1 } } },
-      { ...plan, workloads: ["cg", "is"], modes: ["none", "park"] },
-    );
-    expect(outcomes).toEqual(["none right", "park right", "none wrong", "park failed"]);
-  });
+  it.each([
+    [3, "none wrong"],
+    [137, "none failed"],
+  ])(
+    "without a right undisturbed run (exit %i) nothing else of the workload is done",
+    async (exitCode, none) => {
+      const { outcomes } = await evaluate(
+        { ends: { "is none": { exitCode } } },
+        { ...plan, workloads: ["cg", "is"], modes: ["none", "park"] },
+      );
+      expect(outcomes).toEqual(["none right", "park right", none, "park failed"]);
+    },
+  );
 
   it("a lab that is of no use any more fails what is left", async () => {
     const { results, calls } = await evaluate({ refuses: new Error("exit 6"), useless: "vm2 is paused" });

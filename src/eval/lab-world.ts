@@ -44,6 +44,8 @@ async function backOverOpenib(bed: Testbed, signal: AbortSignal): Promise<void> 
       const ranks = (await bed.status()).jobs
         .flatMap((j) => j.ranks)
         .filter((r) => r.report.state !== "left");
+      if (ranks.length < bed.worldSize)
+        throw new Fault("failed", "the job ended before the operation was over: give it more --seconds");
       return ranks.every((r) => r.report.route === "openib") ? true : undefined;
     },
     { signal },

@@ -5,13 +5,14 @@ import { CommanderError } from "commander";
 import { ExitCode, SymvirtError } from "../errors.js";
 import { endRuns } from "../testbed/command.js";
 import { sayOn } from "../testbed/progress.js";
-import { startUndertaker } from "../testbed/testbed.js";
+import { dismiss, startUndertaker } from "../testbed/testbed.js";
 import { evalSvg } from "./drawing.js";
 import { openEvalLab } from "./lab-world.js";
 import { type EvalFlags, evalCommand } from "./options.js";
 import { allRight, type EvalResult, parseResults } from "./result.js";
 import { runEval } from "./run.js";
 import { evalLines } from "./tables.js";
+import { keepTalking } from "../testbed/keep-talking.js";
 
 const say = sayOn("eval");
 const print = (line: string): void => void process.stdout.write(`${line}\n`);
@@ -57,10 +58,11 @@ async function evaluate(flags: EvalFlags, signal: AbortSignal): Promise<number> 
     }
     return await show(results, flags);
   } finally {
-    undertaker.stdin?.end();
+    dismiss(undertaker);
   }
 }
 
+keepTalking();
 const abort = new AbortController();
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
   process.on(name, () => {

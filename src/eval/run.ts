@@ -31,6 +31,10 @@ const nothing: Measured = {
   ...{ overheadMs: null, overheadPercent: null, phases: [], heldMs: 0, longestGapMs: null },
 };
 
+/** A job that was ended from outside has told nothing of its data; one that finds an error in it ends with 3. */
+const hasFailed = ({ exitCode, words }: JobEnd): boolean =>
+  exitCode !== 0 && exitCode !== 3 && !words.includes("WRONG ");
+
 /** What is wrong with the way a job ended; "" if nothing is. */
 export function complaint(
   workload: Workload,
@@ -85,7 +89,7 @@ async function measure(
   const result: JobResult | null = end.result;
   const overhead = base === undefined ? null : end.totalMs - base.totalMs;
   return {
-    outcome: wrong === "" ? "right" : "wrong",
+    outcome: wrong === "" ? "right" : hasFailed(end) ? "failed" : "wrong",
     message: wrong,
     iterations: result?.iterations ?? null,
     checksum: result?.checksum ?? null,

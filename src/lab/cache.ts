@@ -18,6 +18,8 @@ export interface CacheEntry {
  */
 async function withLock<T>(lockFile: string, onWait: () => void, body: () => Promise<T>): Promise<T> {
   const holder = spawn("flock", [lockFile, "sh", "-c", "echo locked; cat"], {
+    // Ctrl-C at the terminal is for us: the lock is held until what was begun has ended.
+    detached: true,
     stdio: ["pipe", "pipe", "inherit"],
   });
   const waiting = setTimeout(onWait, 500);

@@ -4,6 +4,7 @@ import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { SymvirtError } from "../errors.js";
+import { startTimeOf } from "../controller/state/process-identity.js";
 import { checkLabName } from "./addresses.js";
 import { openLab } from "./lab-cluster.js";
 import { deleteNetwork, listNamespaces, namespacePids } from "./network.js";
@@ -65,15 +66,8 @@ async function pidsOfFiles(run: string): Promise<number[]> {
   return pids;
 }
 
-const isAlive = (pid: number): boolean => {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    // ESRCH: it is gone.
-    return false;
-  }
-};
+/** One that nobody waits for (a container's first process may not) holds nothing any more. */
+const isAlive = (pid: number): boolean => startTimeOf(pid) !== undefined;
 
 function send(pid: number, signal: NodeJS.Signals): void {
   try {

@@ -66,16 +66,21 @@ export async function symvirtLayer(say: (line: string) => void): Promise<CacheEn
   const present = PARTS.filter((part) => existsSync(join(packageRoot, part)));
   const files = (await Promise.all(present.map((part) => filesBelow(packageRoot, part)))).flat();
 
-  const hash = createHash("sha256").update("layer 1\n");
+  const head = createHash("sha256").update("layer 1\n");
   const node = await stat(process.execPath);
-  hash.update(
+  head.update(
     `${process.execPath} ${process.version} ${node.size} ${node.mtimeMs}\n${JSON.stringify(packages)}\n`,
   );
-  for (const file of files) hash.update(`${file}\0`).update(await readFile(join(packageRoot, file)));
+  const hashOf = async (root: string): Promise<string> => {
+    const whole = head.copy();
+    for (const file of files) whole.update(`${file}\0`).update(await readFile(join(root, file)));
+    return whole.digest("hex").slice(0, 16);
+  };
+  const hash = await hashOf(packageRoot);
 
   return cached({
     folder: join(cacheRoot(), "layers"),
-    hash: hash.digest("hex").slice(0, 16),
+    hash,
     keep: 3,
     say,
     build: async (folder) => {
@@ -86,11 +91,19 @@ export async function symvirtLayer(say: (line: string) => void): Promise<CacheEn
         await mkdir(dirname(join(tree, file)), { recursive: true });
         await cp(join(packageRoot, file), join(tree, file));
       }
+      // Somebody may have built meanwhile: what has this hash must have that content.
+      if ((await hashOf(tree)) !== hash)
+        throw new SymvirtError("refused", "symvirt was built anew while its layer was made", {
+          hint: "try again when the build is over",
+        });
       for (const { path } of packages)
         await cp(join(packageRoot, path), join(tree, path), {
           recursive: true,
           dereference: true,
-          filter: (source) => !SKIPPED.test(source) && !source.endsWith(".cts") && !source.endsWith(".mts"),
+          filter: (source) =>
+            !SKIPPED.test(source.slice(packageRoot.length)) &&
+            !source.endsWith(".cts") &&
+            !source.endsWith(".mts"),
         });
       const kilobytes = Number((await run(["du", "-sk", "--apparent-size", tree])).split("\t")[0]);
       await run([

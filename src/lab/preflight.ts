@@ -4,6 +4,7 @@ import { mkdir, statfs } from "node:fs/promises";
 import { delimiter, join } from "node:path";
 import { SymvirtError } from "../errors.js";
 import { checkLabName, hostName, MAX_HOSTS, MAX_VMS } from "./addresses.js";
+import { imageRecipe, recipeHash } from "./image-recipe.js";
 import { listNamespaces } from "./network.js";
 import type { LabPaths } from "./paths.js";
 import { toolEnvironment } from "./process.js";
@@ -108,11 +109,15 @@ function checkSocketPaths({ hosts, vms, paths }: PreflightOptions): void {
     );
 }
 
+/** Of today's recipe: one of an older is no use. */
+const hasImage = async (cache: string): Promise<boolean> =>
+  existsSync(join(cache, "images", recipeHash(await imageRecipe())));
+
 async function checkRoom({ cache, vms }: PreflightOptions): Promise<void> {
   const folder = existing(cache);
   const room = await statfs(folder);
   const free = room.bavail * room.bsize;
-  const needed = (existsSync(join(cache, "images")) ? 0 : BUILD_BYTES) + vms * RUN_BYTES;
+  const needed = ((await hasImage(cache)) ? 0 : BUILD_BYTES) + vms * RUN_BYTES;
   if (free < needed)
     throw new SymvirtError(
       "refused",

@@ -1,5 +1,6 @@
 /** `lab up`: image, layer, network, VMs, and the wait until they can be used. */
-import { copyFile, link, mkdir, rename, writeFile } from "node:fs/promises";
+import { constants } from "node:fs";
+import { copyFile, link, mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { Card, Cluster } from "../controller/cluster-file.js";
 import { SymvirtError } from "../errors.js";
@@ -114,6 +115,8 @@ async function claim(name: string, run: string): Promise<void> {
 async function makeDisks(disks: string, image: string, layer: string, vms: readonly string[]): Promise<void> {
   const files = diskFiles(disks);
   const from = imageFiles(image);
+  // Left by a lab that went with its machine: links to what is in the cache, not to be written through.
+  await rm(disks, { recursive: true, force: true });
   await mkdir(disks, { recursive: true, mode: 0o700 });
   const pairs = [
     [from.root, files.root],
@@ -122,9 +125,19 @@ async function makeDisks(disks: string, image: string, layer: string, vms: reado
     [from.sshKey, files.sshKey],
     [layerFile(layer), files.layer],
   ] as const;
-  for (const [source, target] of pairs) await link(source, target).catch(() => copyFile(source, target));
+  for (const [source, target] of pairs) await linkOrCopy(source, target);
   for (const vm of vms)
     await run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", files.root, "-F", "raw", files.overlay(vm)]);
+}
+
+async function linkOrCopy(source: string, target: string): Promise<void> {
+  try {
+    await link(source, target);
+  } catch (error) {
+    const { code = "" } = error as NodeJS.ErrnoException;
+    if (!["EXDEV", "EPERM", "EMLINK", "ENOTSUP"].includes(code)) throw error;
+    await copyFile(source, target, constants.COPYFILE_EXCL);
+  }
 }
 
 /** Cards a VM starts with, by tag. */

@@ -6,11 +6,12 @@ import { labDown } from "../lab/index.js";
 import { endRuns } from "../testbed/command.js";
 import { sayOn } from "../testbed/progress.js";
 import { freshSeed } from "../testbed/random.js";
-import { bootTestbed, type LabShape, startUndertaker } from "../testbed/testbed.js";
+import { bootTestbed, dismiss, type LabShape, startUndertaker } from "../testbed/testbed.js";
 import { labWorld } from "./lab-world.js";
 import { planSoak } from "./plan.js";
 import { runSoak } from "./soak.js";
 import { isGood, summaryLines } from "./summary.js";
+import { keepTalking } from "../testbed/keep-talking.js";
 
 interface Flags {
   cycles: number;
@@ -56,7 +57,7 @@ async function soak(flags: Flags, signal: AbortSignal): Promise<number> {
       await labDown({ name, say });
     }
   } finally {
-    undertaker.stdin?.end();
+    dismiss(undertaker);
   }
 }
 
@@ -65,6 +66,7 @@ async function stopped(signal: AbortSignal): Promise<never> {
   for (;;) await delay(2 ** 30, undefined, { signal, ref: false });
 }
 
+keepTalking();
 const abort = new AbortController();
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
   process.on(name, () => {

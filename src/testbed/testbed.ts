@@ -158,7 +158,7 @@ export async function bootTestbed(shape: LabShape, say: Say, signal?: AbortSigna
 
 /**
  * Outlives this process and takes the lab down when it ends in whatever way: waits for the end of its stdin,
- * which is ours. In a session of its own, so Ctrl-C does not reach it. `stdin.end()` sends it off.
+ * which is ours. In a session of its own, so Ctrl-C does not reach it. `dismiss` when there is no lab of ours (any more).
  */
 export function startUndertaker(name: string): ChildProcess {
   const script = `cat >/dev/null; exec "$0" "$1" lab down --name "$2" >/dev/null 2>&1`;
@@ -168,4 +168,10 @@ export function startUndertaker(name: string): ChildProcess {
   });
   child.unref();
   return child;
+}
+
+/** The undertaker ends and takes nothing down: a lab of that name is somebody else's, or gone. */
+export function dismiss(undertaker: ChildProcess): void {
+  undertaker.kill("SIGKILL");
+  undertaker.stdin?.end();
 }

@@ -12,6 +12,7 @@ import { type CliRun, endRuns, words } from "../../../src/testbed/command.js";
 import { Job, type JobOptions } from "../../../src/testbed/job.js";
 import {
   bootTestbed,
+  dismiss,
   type LabShape,
   openTestbed,
   startUndertaker,
@@ -155,7 +156,7 @@ export function useLab(shape: LabShape): { get: () => E2eLab; down: () => Promis
     await lab?.controller.close();
     lab = undefined;
     await labDown({ name: shape.name, say });
-    undertaker?.stdin?.end();
+    if (undertaker !== undefined) dismiss(undertaker);
   };
   beforeAll(async () => {
     const { run: folder, cluster } = labPaths(shape.name);
