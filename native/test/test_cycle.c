@@ -1214,6 +1214,31 @@ CASE(a_failed_return_of_some_waits_for_the_next_order)
     tear_down();
 }
 
+/* They would lose their connections, and cannot be told: the host gives the cycle up. */
+CASE(processes_of_another_job_stand_against_it)
+{
+    static opal_proc_t other;
+    static struct mca_btl_base_endpoint_t foreign = {.peer = SV_FOREIGN, .proc = &other};
+    set_up_live(0);
+    foreign.next = sv_proxy.endpoints;
+    sv_proxy.endpoints = &foreign;
+    want(1, SV_PHASE_RUN_TCP, 0);
+    steps();
+    CHECK(is(SV_RANK_FAILED, 1));
+    CHECK_TEXT(last.detail, "another job");
+    want(2, SV_PHASE_PARK, 0);
+    steps();
+    CHECK(is(SV_RANK_FAILED, 2));
+    CHECK_EQ(closes, 0);
+    foreign.proc = NULL; /* it has gone */
+    want(3, SV_PHASE_RUN_TCP, 0);
+    steps();
+    CHECK(is(SV_RANK_RUNNING, 3));
+    CHECK_EQ(last.route, SV_ROUTE_TCP);
+    sv_proxy.endpoints = foreign.next;
+    tear_down();
+}
+
 CASE(a_rank_that_stands_still_says_where)
 {
     set_up_live(0);

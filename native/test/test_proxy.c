@@ -963,36 +963,41 @@ CASE(atomics_over_tcp)
     uint64_t word = big + 5;
     set_up(SV_VIA_TCP);
     CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_ADD, big, 0), big + 5);
-    CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_AND, ~1ull, 0), 2 * big + 5);
-    CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_OR, 3, 0), 2 * big + 4);
-    CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_XOR, 1, 0), 2 * big + 7);
-    CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_MIN, (uint64_t)-9, 0), 2 * big + 6);
-    CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_MAX, 12, 0), -9);
-    CHECK_EQ(fop(&word, MCA_BTL_ATOMIC_SWAP, 70, 0), 12);
-    CHECK_EQ(cswap(&word, 71, 1, 0), 70);
-    CHECK_EQ(word, 70);
-    CHECK_EQ(cswap(&word, 70, 1, 0), 70);
+    CHECK_EQ(cswap(&word, 71, 1, 0), 2 * big + 5);
+    CHECK_EQ(word, 2 * big + 5);
+    CHECK_EQ(cswap(&word, 2 * big + 5, 1, 0), 2 * big + 5);
     CHECK_EQ(word, 1);
     check_quiet();
 }
 
-CASE(atomics_of_32_bits)
+/* Whatever the route: osc/rdma must not find out in the middle of an operation, nor after it was taken. */
+CASE(atomics_that_openib_refuses)
 {
-    const int narrow = MCA_BTL_ATOMIC_FLAG_32BIT;
-    uint32_t words[2] = {5, 0xabcdef01};
+    static const mca_btl_base_atomic_op_t ops[] = {MCA_BTL_ATOMIC_AND,  MCA_BTL_ATOMIC_OR,  MCA_BTL_ATOMIC_XOR,
+                                                   MCA_BTL_ATOMIC_SWAP, MCA_BTL_ATOMIC_MIN, MCA_BTL_ATOMIC_MAX,
+                                                   MCA_BTL_ATOMIC_LAND, MCA_BTL_ATOMIC_LOR, MCA_BTL_ATOMIC_LXOR};
+    uint64_t word = 5, old;
+    sv_handle_t handle = remote_handle(1), local = {.owner = 2};
     set_up(SV_VIA_TCP);
-    CHECK_EQ((uint32_t)fop(words, MCA_BTL_ATOMIC_ADD, 0xffffffffu, narrow), 5);
-    CHECK_EQ((uint32_t)fop(words, MCA_BTL_ATOMIC_OR, 3, narrow), 4);
-    CHECK_EQ((uint32_t)fop(words, MCA_BTL_ATOMIC_AND, 6, narrow), 7);
-    CHECK_EQ((uint32_t)fop(words, MCA_BTL_ATOMIC_XOR, 1, narrow), 6);
-    CHECK_EQ((uint32_t)fop(words, MCA_BTL_ATOMIC_MIN, (uint32_t)-9, narrow), 7);
-    CHECK_EQ((int32_t)fop(words, MCA_BTL_ATOMIC_MAX, 12, narrow), -9);
-    const uint64_t old = fop(words, MCA_BTL_ATOMIC_SWAP, 70, narrow);
-    CHECK_EQ(old, 0x111111110000000cu); /* 32 bits of the result only */
-    CHECK_EQ((uint32_t)cswap(words, 71, 1, narrow), 70);
-    CHECK_EQ((uint32_t)cswap(words, 70, 1, narrow), 70);
-    CHECK_EQ(words[0], 1);
-    CHECK_EQ(words[1], 0xabcdef01); /* the neighbour is untouched */
+    mca_btl_base_module_t *m = &sv_proxy.module;
+    for (int held = 0; held < 2; held++) {
+        sv_proxy.hold_atomics = held;
+        for (unsigned i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
+            CHECK_EQ(m->btl_atomic_fop(m, peer, &old, (uint64_t)(uintptr_t)&word, &local, &handle, ops[i], 1, 0,
+                                       MCA_BTL_NO_ORDER, rdma_done, NULL, NULL),
+                     OPAL_ERR_NOT_SUPPORTED);
+        }
+        CHECK_EQ(m->btl_atomic_fop(m, peer, &old, (uint64_t)(uintptr_t)&word, &local, &handle, MCA_BTL_ATOMIC_ADD, 1,
+                                   MCA_BTL_ATOMIC_FLAG_32BIT, MCA_BTL_NO_ORDER, rdma_done, NULL, NULL),
+                 OPAL_ERR_NOT_SUPPORTED);
+        CHECK_EQ(m->btl_atomic_cswap(m, peer, &old, (uint64_t)(uintptr_t)&word, &local, &handle, 5, 6,
+                                     MCA_BTL_ATOMIC_FLAG_32BIT, MCA_BTL_NO_ORDER, rdma_done, NULL, NULL),
+                 OPAL_ERR_NOT_SUPPORTED);
+    }
+    sv_proxy.hold_atomics = false;
+    CHECK_EQ(sv_atomics_waiting, 0);
+    CHECK_EQ(word, 5);
+    CHECK_EQ(rdma_calls, 0);
     check_quiet();
 }
 
@@ -1317,4 +1322,73 @@ CASE(cookies_are_used_again)
     }
     CHECK(sv_cookie_get() == most[0]);
     CHECK_EQ(most[0]->sequence, sequence + 1);
+}
+
+/* ---- peers ---- */
+
+static struct mca_btl_base_endpoint_t cards[8];
+static uint32_t unreached = UINT32_MAX;
+static int card_add_procs(mca_btl_base_module_t *m, size_t n, opal_proc_t **procs, sv_endpoint_t **real,
+                          opal_bitmap_t *reachable)
+{
+    for (size_t i = 0; i < n; i++) {
+        const bool ours = sv_proxy.jobid == procs[i]->proc_name.jobid;
+        real[i] = unreached == procs[i]->proc_name.vpid ? NULL : &cards[procs[i]->proc_name.vpid + (ours ? 0 : 4)];
+    }
+    return OPAL_SUCCESS;
+}
+
+static int card_del_procs(mca_btl_base_module_t *m, size_t n, opal_proc_t **procs, sv_endpoint_t **real)
+{
+    return OPAL_SUCCESS;
+}
+
+static sv_endpoint_t *meet(opal_proc_t *with)
+{
+    sv_endpoint_t *e = NULL;
+    uint64_t bits = 0;
+    opal_bitmap_t reachable = {.bitmap = &bits, .array_size = 1};
+    openib.btl_add_procs = card_add_procs;
+    openib.btl_del_procs = card_del_procs;
+    CHECK_EQ(sv_proxy.module.btl_add_procs(&sv_proxy.module, 1, &with, &e, &reachable), OPAL_SUCCESS);
+    CHECK_EQ(bits, NULL != e);
+    return e;
+}
+
+/* A spawned job counts its processes from 0 as well. */
+CASE(a_process_of_another_job_is_not_taken_for_a_rank)
+{
+    static opal_proc_t ours, theirs;
+    set_up(SV_VIA_OPENIB);
+    sv_proxy.jobid = 7;
+    ours.proc_name = (opal_process_name_t){.jobid = 7, .vpid = 3};
+    theirs.proc_name = (opal_process_name_t){.jobid = 9, .vpid = 3};
+    sv_endpoint_t *foreign = meet(&theirs), *own = meet(&ours);
+    CHECK(foreign && own && foreign != own);
+    CHECK_EQ(own->peer, 3);
+    CHECK_EQ(foreign->peer, SV_FOREIGN);
+    CHECK(own->openib == &cards[3] && foreign->openib == &cards[7]);
+    CHECK(own == sv_endpoint_of_rank(3) && own == meet(&ours) && foreign == meet(&theirs));
+    CHECK(sv_endpoint_foreign());
+    opal_proc_t *gone = &theirs;
+    CHECK_EQ(sv_proxy.module.btl_del_procs(&sv_proxy.module, 1, &gone, &foreign), OPAL_SUCCESS);
+    CHECK(!sv_endpoint_foreign());
+}
+
+/* A rank that has no card and no library of ours: stock openib,tcp would reach it as well. */
+CASE(a_peer_no_card_reaches_is_reached_over_tcp)
+{
+    static opal_proc_t bare;
+    set_up(SV_VIA_OPENIB);
+    sv_proxy.jobid = 7;
+    bare.proc_name = (opal_process_name_t){.jobid = 7, .vpid = 1};
+    unreached = 1;
+    sv_endpoint_t *e = meet(&bare);
+    CHECK(e && e->tcp && !e->wants_openib);
+    CHECK_EQ(e->via, SV_VIA_TCP);
+    sv_endpoint_route_all(SV_VIA_OPENIB);
+    CHECK_EQ(e->via, SV_VIA_TCP);
+    sv_proxy.tcp_count = 0;
+    bare.proc_name.vpid = unreached = 0;
+    CHECK(NULL == meet(&bare)); /* told as unreachable */
 }

@@ -79,6 +79,10 @@ static void obey(const struct sv_want *want)
             refuse("cannot park in the middle of a change of route");
             break;
         }
+        if (sv_endpoint_foreign()) {
+            refuse("is connected to processes of another job, which take no part in this");
+            break;
+        }
         sv_park(want);
         sv_live_settle();
         if (!sv_link_want(sv_handled_cycle, sv_handled_step, &(struct sv_want){0})) {

@@ -27,6 +27,26 @@ sv_endpoint_t *sv_endpoint_of_rank(uint32_t rank)
     return NULL;
 }
 
+bool sv_endpoint_foreign(void)
+{
+    for (const sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
+        if (SV_FOREIGN == e->peer && e->proc) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static sv_endpoint_t *foreign_endpoint(const opal_proc_t *proc)
+{
+    for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
+        if (SV_FOREIGN == e->peer && e->proc == proc) {
+            return e;
+        }
+    }
+    return NULL;
+}
+
 void sv_endpoint_set_epoch(uint32_t rank, uint32_t epoch)
 {
     if (NULL == epochs) {
@@ -50,23 +70,27 @@ static int add_openib(size_t count, opal_proc_t **procs, sv_endpoint_t **real, o
 }
 
 /* Where a peer that is met now is talked to. */
-static int via_to(uint32_t peer)
+static int via_to(const opal_proc_t *proc)
 {
-    return SV_VIA_OPENIB == sv_proxy.via && sv_ranks_has(&sv_proxy.away, peer) ? SV_VIA_TCP : sv_proxy.via;
+    return SV_VIA_OPENIB == sv_proxy.via && proc->proc_name.jobid == sv_proxy.jobid &&
+                   sv_ranks_has(&sv_proxy.away, proc->proc_name.vpid)
+               ? SV_VIA_TCP
+               : sv_proxy.via;
 }
 
 /* The endpoint of a peer that was here before, or was met by an order; else a new one. */
 static sv_endpoint_t *endpoint_for(opal_proc_t *proc)
 {
-    sv_endpoint_t *e = sv_endpoint_of_rank(proc->proc_name.vpid);
-    if (e && proc->proc_name.jobid == sv_proxy.jobid) {
+    const bool ours = proc->proc_name.jobid == sv_proxy.jobid;
+    sv_endpoint_t *e = ours ? sv_endpoint_of_rank(proc->proc_name.vpid) : foreign_endpoint(proc);
+    if (e) {
         e->proc = proc;
         return e;
     }
     e = calloc(1, sizeof(*e));
     if (e) {
         e->proc = proc;
-        e->peer = proc->proc_name.vpid;
+        e->peer = ours ? proc->proc_name.vpid : SV_FOREIGN;
         e->owner_epoch = epoch_of(e->peer);
         e->next = sv_proxy.endpoints;
         sv_proxy.endpoints = e;
@@ -82,6 +106,27 @@ static void route(sv_endpoint_t *e, int via)
     e->module = SV_VIA_OPENIB == via ? sv_proxy.openib : e->tcp_module;
 }
 
+static void reach(opal_bitmap_t *reachable, size_t which)
+{
+    if (reachable && which / 64 < (size_t)reachable->array_size) {
+        reachable->bitmap[which / 64] |= 1ull << which % 64;
+    }
+}
+
+/* A peer that no card reaches (it has none, and no library of ours that would have said so) is reached by tcp for
+ * good, as it would be without us: the PML does not see the tcp modules. */
+static bool add_beside(opal_proc_t *proc, sv_endpoint_t **peer)
+{
+    sv_endpoint_t *e = sv_proxy.tcp_count && proc != sv_opal.proc_local_get() ? endpoint_for(proc) : NULL;
+    if (NULL == e || OPAL_SUCCESS != sv_tcp_connect(e)) {
+        return false;
+    }
+    e->wants_openib = false;
+    route(e, SV_VIA_TCP);
+    *peer = e;
+    return true;
+}
+
 /* Adds those of the peers that are talked to that way. */
 static int add_by(int via, size_t count, opal_proc_t **procs, sv_endpoint_t **peers, opal_bitmap_t *reachable)
 {
@@ -90,7 +135,7 @@ static int add_by(int via, size_t count, opal_proc_t **procs, sv_endpoint_t **pe
     size_t *at = calloc(count, sizeof(*at)), n = 0;
     int rc = own && real && at ? OPAL_SUCCESS : OPAL_ERR_OUT_OF_RESOURCE;
     for (size_t i = 0; OPAL_SUCCESS == rc && i < count; i++) {
-        if (via == via_to(procs[i]->proc_name.vpid)) {
+        if (via == via_to(procs[i])) {
             own[n] = procs[i];
             at[n++] = i;
         }
@@ -109,6 +154,12 @@ static int add_by(int via, size_t count, opal_proc_t **procs, sv_endpoint_t **pe
         for (int m = 1; SV_VIA_TCP == via && NULL == real[i] && m < sv_proxy.tcp_count; m++) {
             tcp = sv_proxy.tcp[m]; /* not every module reaches every peer */
             tcp->btl_add_procs(tcp, 1, &own[i], &real[i], NULL);
+        }
+        if (NULL == real[i] && SV_VIA_OPENIB == via) {
+            if (add_beside(own[i], &peers[at[i]])) {
+                reach(reachable, at[i]);
+            }
+            continue;
         }
         if (NULL == real[i]) {
             continue;
@@ -130,9 +181,7 @@ static int add_by(int via, size_t count, opal_proc_t **procs, sv_endpoint_t **pe
             add_openib(1, &e->proc, &e->openib, NULL); /* the others were connected just before */
         }
         peers[at[i]] = e;
-        if (reachable && at[i] / 64 < (size_t)reachable->array_size) {
-            reachable->bitmap[at[i] / 64] |= 1ull << at[i] % 64;
-        }
+        reach(reachable, at[i]);
     }
     free(own);
     free(real);

@@ -91,16 +91,25 @@ static int proxy_close(void)
     return OPAL_SUCCESS;
 }
 
-/* Takes the proxy's module out of the PML's sight again. */
-static void withdraw(void)
+/* The proxy's module where the PML looks; NULL when it is not there. */
+static mca_btl_base_selected_module_t *proxied(void)
 {
     mca_btl_base_selected_module_t *selected;
     OPAL_LIST_FOREACH(selected, sv_opal.modules_initialized, mca_btl_base_selected_module_t) {
         if (&sv_proxy.module == selected->btl_module) {
-            opal_list_remove_item(sv_opal.modules_initialized, &selected->super);
-            free(selected);
-            return;
+            return selected;
         }
+    }
+    return NULL;
+}
+
+/* Takes it out of the PML's sight again. */
+static void withdraw(void)
+{
+    mca_btl_base_selected_module_t *selected = proxied();
+    if (selected) {
+        opal_list_remove_item(sv_opal.modules_initialized, &selected->super);
+        free(selected);
     }
 }
 
@@ -140,11 +149,17 @@ static int select_over_openib(bool progress_threads, bool mpi_threads, const cha
     item->cli_component = (const mca_base_component_t *)&sv_proxy.component;
     sv_modex_interpose();
     const int rc = sv_opal.select(progress_threads, mpi_threads);
+    if (OPAL_SUCCESS == rc && NULL == proxied()) {
+        snprintf(why, sizeof(why), "openib does not begin: %.200s", openib_problem);
+        sv_cycle_inert(why);
+        return rc;
+    }
     if (OPAL_SUCCESS == rc) {
         sv_tcp_adopt();
     }
     if (NULL == sv_proxy.openib && (0 == sv_proxy.tcp_count || sv_start_announce(false))) {
         withdraw();
+        sv_tcp_give_back();
         snprintf(why, sizeof(why), "no openib module: %.200s", openib_problem);
         sv_cycle_inert(why);
         return rc;
@@ -222,7 +237,7 @@ SV_EXPORT int mca_btl_base_select(bool enable_progress_threads, bool enable_mpi_
     }
     if (proxy && 0 == strcmp(proxy, "none")) {
         /* Stock openib, made to work over RoCE where it does not by itself: what to compare the proxy with. */
-        sv_roce_consider();
+        sv_roce_consider(true);
         sv_cycle_inert("SYMVIRT_PROXY is none");
         return sv_opal.select(enable_progress_threads, enable_mpi_threads);
     }

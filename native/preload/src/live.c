@@ -358,6 +358,10 @@ void sv_live_begin(const struct sv_want *want)
     told_delay = false;
     sv_status.error = 0;
     sv_status.detail[0] = '\0';
+    if (leave && SV_HANDOVER_OPENIB == machine.state && sv_endpoint_foreign()) {
+        refuse("is connected to processes of another job, which take no part in this");
+        return;
+    }
     if (SV_ROLE_WHOLE != role && leave && SV_HANDOVER_OPENIB == machine.state) {
         if (sv_arrivals_blurred()) {
             refuse("cannot tell its peers' traffic apart: change all routes at once");

@@ -117,7 +117,7 @@ int sv_openib_open(char *why, size_t size)
         library = NULL;
         return -ELIBBAD;
     }
-    sv_roce_consider();
+    sv_roce_consider(false);
     sv_proxy.epoch++;
     if (OPAL_SUCCESS != component->btl_version.mca_register_component_params() ||
         OPAL_SUCCESS != component->btl_version.mca_open_component()) {

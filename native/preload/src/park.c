@@ -277,7 +277,7 @@ static bool run_tcp(void)
     sv_status.detail[0] = '\0';
     sv_publish(SV_RANK_OPENING);
     for (sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
-        if (!sv_endpoint_is_self(e) && OPAL_SUCCESS != sv_tcp_connect(e)) {
+        if (e->proc && !sv_endpoint_is_self(e) && OPAL_SUCCESS != sv_tcp_connect(e)) {
             snprintf(sv_status.detail, sizeof(sv_status.detail), "tcp does not reach rank %u", e->peer);
             sv_publish_failure(-EHOSTUNREACH);
             return false;

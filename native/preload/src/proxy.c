@@ -374,11 +374,24 @@ int sv_proxy_atomic(struct sv_atomic *atomic)
     return sv_unlikely(sv_proxy.hold_atomics) ? sv_atomics_defer(atomic) : start_atomic(atomic);
 }
 
+/*
+ * What openib refuses is refused on every route (btl_openib_atomic.c: all but the sum of 64 bits): osc/rdma then does
+ * it otherwise, and may do so in the middle of an operation of several words. Refused only once openib is back, after
+ * it was taken (hold_atomics), it would be lost: osc/rdma does not look at the status of a completion.
+ */
+static bool refused_by_card(mca_btl_base_atomic_op_t op, int flags)
+{
+    return MCA_BTL_ATOMIC_ADD != op || flags & MCA_BTL_ATOMIC_FLAG_32BIT;
+}
+
 static int proxy_atomic_fop(mca_btl_base_module_t *module, sv_endpoint_t *endpoint, void *local_address,
                             uint64_t remote_address, sv_handle_t *local_handle, sv_handle_t *remote_handle,
                             mca_btl_base_atomic_op_t op, uint64_t operand, int flags, int order,
                             mca_btl_base_rdma_completion_fn_t callback, void *context, void *data)
 {
+    if (sv_unlikely(refused_by_card(op, flags))) {
+        return OPAL_ERR_NOT_SUPPORTED;
+    }
     return sv_proxy_atomic(&(struct sv_atomic){
         .endpoint = endpoint, .local_address = local_address, .remote_address = remote_address,
         .local_handle = local_handle, .remote_handle = *remote_handle, .op = op, .operand = operand, .flags = flags,
@@ -390,6 +403,9 @@ static int proxy_atomic_cswap(mca_btl_base_module_t *module, sv_endpoint_t *endp
                               uint64_t compare, uint64_t value, int flags, int order,
                               mca_btl_base_rdma_completion_fn_t callback, void *context, void *data)
 {
+    if (sv_unlikely(refused_by_card(MCA_BTL_ATOMIC_ADD, flags))) {
+        return OPAL_ERR_NOT_SUPPORTED;
+    }
     return sv_proxy_atomic(&(struct sv_atomic){
         .endpoint = endpoint, .local_address = local_address, .remote_address = remote_address,
         .local_handle = local_handle, .remote_handle = *remote_handle, .swap = true, .op = MCA_BTL_ATOMIC_ADD,
@@ -498,6 +514,11 @@ void sv_proxy_copy_limits(void)
     }
 }
 
+/* mca_pml_ob1_dump calls it without a look. */
+static void proxy_dump(mca_btl_base_module_t *module, sv_endpoint_t *endpoint, int verbose)
+{
+}
+
 void sv_proxy_build(const mca_btl_base_module_t *real, const mca_btl_base_component_t *component)
 {
     mca_btl_base_module_t *proxy = &sv_proxy.module;
@@ -515,7 +536,7 @@ void sv_proxy_build(const mca_btl_base_module_t *real, const mca_btl_base_compon
     proxy->btl_sendi = proxy_sendi; /* but for this: it decides no protocol, and tcp_sendi.c stands in */
     proxy->btl_put = real->btl_put ? proxy_put : NULL;
     proxy->btl_get = real->btl_get ? proxy_get : NULL;
-    proxy->btl_dump = NULL;
+    proxy->btl_dump = proxy_dump;
     proxy->btl_atomic_op = NULL;
     proxy->btl_atomic_fop = real->btl_atomic_fop ? proxy_atomic_fop : NULL;
     proxy->btl_atomic_cswap = real->btl_atomic_cswap ? proxy_atomic_cswap : NULL;

@@ -63,7 +63,7 @@ struct mca_btl_base_endpoint_t {
     struct mca_btl_base_endpoint_t *openib, *tcp; /* NULL while not connected there */
     mca_btl_base_module_t *tcp_module;
     opal_proc_t *proc;
-    uint32_t peer;         /* rank in MPI_COMM_WORLD */
+    uint32_t peer;         /* rank in MPI_COMM_WORLD, or SV_FOREIGN */
     uint32_t owner_epoch;  /* the peer's epoch: which of its handles are current */
     uint64_t sent[SV_VIAS]; /* fragments of the PML to this peer */
     uint64_t sent_bytes[SV_VIAS];
@@ -79,6 +79,9 @@ struct mca_btl_base_endpoint_t {
     struct mca_btl_base_endpoint_t *next;
 };
 typedef struct mca_btl_base_endpoint_t sv_endpoint_t;
+
+/* A process of another job (MPI_Comm_spawn, MPI_Comm_connect): its vpid is no rank of ours. */
+#define SV_FOREIGN UINT32_MAX
 
 struct sv_proxy {
     mca_btl_base_module_t module;
@@ -126,6 +129,8 @@ struct sv_traffic sv_proxy_traffic(int via);
 int sv_endpoint_add_procs(mca_btl_base_module_t *, size_t, opal_proc_t **, sv_endpoint_t **, opal_bitmap_t *);
 int sv_endpoint_del_procs(mca_btl_base_module_t *, size_t, opal_proc_t **, sv_endpoint_t **);
 sv_endpoint_t *sv_endpoint_of_rank(uint32_t rank);
+/* Is this rank connected to processes of another job? They take no part in a cycle of this one. */
+bool sv_endpoint_foreign(void);
 /* This rank's endpoint to itself: openib has a loopback, tcp has not. */
 static inline bool sv_endpoint_is_self(const sv_endpoint_t *endpoint)
 {
@@ -153,6 +158,8 @@ uint64_t sv_endpoint_received(uint32_t rank);
 
 /* tcp.c */
 void sv_tcp_adopt(void);
+/* For a process that is left alone after all. */
+void sv_tcp_give_back(void);
 int sv_tcp_connect(sv_endpoint_t *endpoint);
 /* BTL/tcp says so nowhere but in the status of a completion (btl_tcp_endpoint.c): it has no
  * btl_register_error. Ends the job, as ob1 does when one of its own is lost. */

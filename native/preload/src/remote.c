@@ -213,50 +213,16 @@ int sv_remote_get(sv_endpoint_t *endpoint, void *local, uint64_t remote, size_t 
 }
 
 /* Plain loads and stores: a rank runs these only while no card atomic can touch the word (hold_atomics and
- * emulate_atomics in proxy.h). */
-static uint64_t apply64(const struct message *m)
+ * emulate_atomics in proxy.h). What a card can do: a sum, or compare and swap, of 64 bits (proxy_atomic_fop). */
+static uint64_t apply(const struct message *m)
 {
     uint64_t *word = (uint64_t *)(uintptr_t)m->remote, old = *word;
     if (m->swap) {
         *word = old == m->compare ? m->operand : old;
-        return old;
-    }
-    switch ((mca_btl_base_atomic_op_t)m->atomic) {
-    case MCA_BTL_ATOMIC_ADD: *word = old + m->operand; break;
-    case MCA_BTL_ATOMIC_AND: *word = old & m->operand; break;
-    case MCA_BTL_ATOMIC_OR: *word = old | m->operand; break;
-    case MCA_BTL_ATOMIC_XOR: *word = old ^ m->operand; break;
-    case MCA_BTL_ATOMIC_SWAP: *word = m->operand; break;
-    case MCA_BTL_ATOMIC_MIN: *word = (int64_t)m->operand < (int64_t)old ? m->operand : old; break;
-    case MCA_BTL_ATOMIC_MAX: *word = (int64_t)m->operand > (int64_t)old ? m->operand : old; break;
-    default: sv_error("atomic operation %u is not known", m->atomic); abort();
+    } else {
+        *word = old + m->operand;
     }
     return old;
-}
-
-static uint64_t apply32(const struct message *m)
-{
-    uint32_t *word = (uint32_t *)(uintptr_t)m->remote, old = *word, operand = (uint32_t)m->operand;
-    if (m->swap) {
-        *word = old == (uint32_t)m->compare ? operand : old;
-        return old;
-    }
-    switch ((mca_btl_base_atomic_op_t)m->atomic) {
-    case MCA_BTL_ATOMIC_ADD: *word = old + operand; break;
-    case MCA_BTL_ATOMIC_AND: *word = old & operand; break;
-    case MCA_BTL_ATOMIC_OR: *word = old | operand; break;
-    case MCA_BTL_ATOMIC_XOR: *word = old ^ operand; break;
-    case MCA_BTL_ATOMIC_SWAP: *word = operand; break;
-    case MCA_BTL_ATOMIC_MIN: *word = (int32_t)operand < (int32_t)old ? operand : old; break;
-    case MCA_BTL_ATOMIC_MAX: *word = (int32_t)operand > (int32_t)old ? operand : old; break;
-    default: sv_error("atomic operation %u is not known", m->atomic); abort();
-    }
-    return old;
-}
-
-static uint64_t apply(const struct message *m)
-{
-    return m->flags & MCA_BTL_ATOMIC_FLAG_32BIT ? apply32(m) : apply64(m);
 }
 
 static void give_result(const struct message *m)

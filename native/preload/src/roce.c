@@ -13,7 +13,7 @@
 
 #define SV_EXPORT __attribute__((visibility("default")))
 
-static bool enabled;
+static bool enabled, everywhere;
 /* Index 1 is the IPv4 GID where the interface has one address (rxe, mlx5 RoCE v1); SYMVIRT_ROCE_GID_INDEX overrides. */
 static int gid_index = 1;
 
@@ -75,8 +75,9 @@ static bool is_adapted(const struct ibv_context *context)
     return false;
 }
 
-void sv_roce_consider(void)
+void sv_roce_consider(bool all_devices)
 {
+    everywhere = all_devices;
     const char *wanted = secure_getenv("SYMVIRT_ROCE");
     const char *index = secure_getenv("SYMVIRT_ROCE_GID_INDEX");
     if (index) {
@@ -114,7 +115,16 @@ SV_EXPORT struct ibv_context *ibv_open_device(struct ibv_device *device)
     }
     struct ibv_context *context = real(device);
     sv_ledger_opened(context);
-    struct verbs_context *extended = enabled && context ? verbs_get_ctx(context) : NULL;
+    /* The application's own verbs see the port as it is. */
+    const bool ours = enabled && context && (everywhere || sv_ledger_has(context));
+    struct verbs_context *extended = ours ? verbs_get_ctx(context) : NULL;
+    if (!ours) {
+        for (size_t i = 0; i < sizeof(adapted) / sizeof(adapted[0]); i++) {
+            if (context && adapted[i].context == context) {
+                adapted[i].context = NULL; /* one of openib's had that address, and is closed */
+            }
+        }
+    }
     if (NULL == extended || NULL == extended->query_port || query_port == extended->query_port) {
         return context;
     }

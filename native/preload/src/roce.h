@@ -11,8 +11,9 @@
 
 #include <stdbool.h>
 
-/* Decides for the openib library that is loaded. */
-void sv_roce_consider(void);
+/* Decides for the openib library that is loaded. Adapted are only the devices that it opens (ledger.h), or all: for a
+ * stock openib, of which nobody keeps a ledger. */
+void sv_roce_consider(bool all_devices);
 bool sv_roce_on(void);
 
 #endif

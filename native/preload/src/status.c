@@ -31,7 +31,7 @@ uint32_t sv_state_peers(uint32_t first, struct sv_wire_peer *room, uint32_t most
 {
     uint32_t number = 0, count = 0;
     for (const sv_endpoint_t *e = sv_proxy.endpoints; e; e = e->next) {
-        if (e->peer == sv_proxy.rank || number++ < first || count == most) {
+        if (e->peer == sv_proxy.rank || SV_FOREIGN == e->peer || number++ < first || count == most) {
             continue; /* not itself, which openib has an endpoint for as well */
         }
         room[count++] = (struct sv_wire_peer){

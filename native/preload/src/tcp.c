@@ -26,6 +26,8 @@ void sv_tcp_note_class(const opal_class_t *class)
     }
 }
 
+static mca_btl_base_selected_module_t *taken[SV_MAX_TCP]; /* kept for the life of the process */
+
 void sv_tcp_adopt(void)
 {
     opal_list_t *list = sv_opal.modules_initialized;
@@ -33,13 +35,23 @@ void sv_tcp_adopt(void)
     while (item != opal_list_get_end(list)) {
         opal_list_item_t *next = opal_list_get_next(item);
         mca_btl_base_selected_module_t *selected = (mca_btl_base_selected_module_t *)item;
-        if (0 == strcmp(selected->btl_component->btl_version.mca_component_name, "tcp") &&
-            sv_proxy.tcp_count < SV_MAX_TCP) {
+        const bool is_tcp = 0 == strcmp(selected->btl_component->btl_version.mca_component_name, "tcp");
+        if (is_tcp && selected->btl_module->btl_flags & MCA_BTL_FLAGS_BTL_PROGRESS_THREAD_ENABLED) {
+            /* ob1 guards its matching against such a thread only if it sees the module */
+            sv_warn("btl_tcp_progress_thread is set: this rank has no route over tcp");
+        } else if (is_tcp && sv_proxy.tcp_count < SV_MAX_TCP) {
+            taken[sv_proxy.tcp_count] = selected;
             sv_proxy.tcp[sv_proxy.tcp_count++] = selected->btl_module;
             opal_list_remove_item(list, item);
-            free(selected);
         }
         item = next;
+    }
+}
+
+void sv_tcp_give_back(void)
+{
+    while (sv_proxy.tcp_count) {
+        opal_list_append(sv_opal.modules_initialized, &taken[--sv_proxy.tcp_count]->super);
     }
 }
 
