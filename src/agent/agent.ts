@@ -271,8 +271,10 @@ export class Agent {
 
   /** The host, in the same session, wants to hear it all once more: a line may have been lost. */
   #tellAgain(): void {
+    // Large ones take their time on the port, and are not lost for that.
+    const isIdle = this.#host.isIdle;
     this.#sendFullState();
-    this.#repeatPosts();
+    if (isIdle) this.#repeatPosts();
   }
 
   #repeatPosts(): void {

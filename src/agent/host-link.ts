@@ -23,6 +23,9 @@ import { atMostEvery } from "./throttle.js";
 /** With this much waiting for the host, the ranks are not read. */
 const HIGH_WATER_BYTES = 4 << 20;
 
+/** A hello and a small state. */
+const IDLE_BYTES = 16 * 1024;
+
 export interface HostLinkEvents {
   /** A new session: what the old host wanted is void. */
   session(): void;
@@ -69,6 +72,11 @@ export class HostLink {
   /** True once the host has said hello. */
   get inSession(): boolean {
     return this.#session !== undefined;
+  }
+
+  /** Hardly anything is waiting to go out. */
+  get isIdle(): boolean {
+    return this.#port.queuedBytes < IDLE_BYTES;
   }
 
   get congested(): boolean {

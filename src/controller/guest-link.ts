@@ -190,7 +190,8 @@ export class GuestLink extends EventEmitter<GuestLinkEvents> {
    * lost on any hop, nobody would ever know.
    */
   tellAgain(): void {
-    if (this.#greeted === undefined) return;
+    // What is still on its way is not lost.
+    if (this.#greeted === undefined || this.#queue.length > 0 || !this.#writable) return;
     this.#sayHello();
     this.#enqueue(this.#lines(this.#options.level()));
   }

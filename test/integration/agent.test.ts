@@ -315,6 +315,21 @@ describe("hostile ranks", () => {
 });
 
 describe("relay", () => {
+  it("brings posts again to a host that asks within the session, and those of a rank that connects anew", async () => {
+    await host.hello(SESSION);
+    const rank = await bench.join();
+    host.send(want(SESSION, 1, 1));
+    await until("the want", () => rank.of(17).length === 1);
+    rank.send(postDatagram({ key: "flip", rank: 0, data: Buffer.from("abc"), offset: 0, total: 3 }));
+    await until("the post", () => posts().length === 1);
+    host.send({ type: "hello", v: 1, session: SESSION });
+    await until("the post again", () => posts().length === 2);
+    rank.close();
+    await bench.join();
+    await until("the post of the new connection", () => posts().length === 3);
+    expect(new Set(posts().map((p) => JSON.stringify(p))).size).toBe(1);
+  });
+
   it("brings posts to the host and boards and wants to every local rank", async () => {
     await host.hello(SESSION);
     const ranks = [await bench.join(), await bench.join({ rank: 1 })];
