@@ -127,6 +127,9 @@ export async function withinTime(
     return stop.exitCodeOr(code);
   } catch (error) {
     await progress.end();
+    // A server that was asked to stop says that it was.
+    const wasOurs = error instanceof SymvirtError && error.exit === "terminated" && timeout.signal.aborted;
+    if (wasOurs && stop.exitCode() === undefined) throw timeout.signal.reason;
     if (stop.exitCode() === undefined || !(error instanceof SymvirtError)) throw error;
     say(`symvirt: ${error.message}`);
     if (error.hint !== undefined) say(`  ${error.hint}`);

@@ -129,6 +129,18 @@ describe("--server", () => {
     vi.unstubAllEnvs();
   });
 
+  it("ends with 4 when --timeout passes before anything was touched, as without a server", async () => {
+    const w = world();
+    const { unix } = await serverOf(w);
+    w.fault = (op, _, signal) => (op === "inspect" ? hang(signal) : undefined);
+    const late = ["--timeout", "300ms", "--server", unix, "--token-file", tokenFile];
+    expect(await symvirt("migrate", "vm1", "--to", "h3", ...late)).toMatchObject({
+      code: 4,
+      err: expect.stringContaining("--timeout (0.3 s) has passed"),
+    });
+    expectWell(w, "vm1", "h1");
+  });
+
   it("rolls back at --timeout", async () => {
     const w = world();
     const { unix } = await serverOf(w);
