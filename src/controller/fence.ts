@@ -24,6 +24,8 @@ export type FenceOutcome =
 /** A host is asked so often, with so many milliseconds between: one lost connection is no proof of anything. */
 const ASKS = 3;
 const ASK_AGAIN_MS = 2_000;
+/** A refusal comes at once, a host without power never answers: its cluster must not stand still thrice as long. */
+const PATIENT_MS = 5_000;
 /** There is no proof because a host does not answer, and nobody could switch it off. */
 export class HostUnanswering extends SymvirtError {
   constructor(message: string, hint: string) {
@@ -119,14 +121,19 @@ async function allLive({ fleet }: Session, vms: readonly string[], signal: Abort
 }
 
 async function insistently(work: () => Promise<unknown>, signal: AbortSignal): Promise<void> {
-  for (let asked = 1; ; asked++)
+  for (let asked = 1; ; asked++) {
+    const began = performance.now();
     try {
       await work();
       return;
     } catch (error) {
-      if (asked === ASKS || (error instanceof SymvirtError && error.exit === "needsOperator")) throw error;
+      // One that has not answered for so long has been waited for.
+      const wasPatient = performance.now() - began > PATIENT_MS;
+      if (asked === ASKS || wasPatient || (error instanceof SymvirtError && error.exit === "needsOperator"))
+        throw error;
       await delay(ASK_AGAIN_MS, undefined, { signal });
     }
+  }
 }
 
 async function switchOff(host: string, why: string, { command, signal }: FenceRequest): Promise<void> {

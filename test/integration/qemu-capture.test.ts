@@ -285,6 +285,18 @@ describe("a capture", () => {
     expect(statSync(at("c.root")).size).toBe(8 * 2 ** 20);
   });
 
+  it("of a disk given by -blockdev goes by the node's name", async () => {
+    const image = makeDisk("disk", 1);
+    const qemu = await start("a", [
+      ...["-blockdev", `driver=file,node-name=file0,filename=${image},locking=off`],
+      ...["-blockdev", "driver=qcow2,node-name=disk0,file=file0"],
+      ...["-device", "virtio-blk-pci,drive=disk0,id=vd0"],
+    ]);
+    await capture(qemu, "cut");
+    expectBytes(at("cut.disk0"), 1, "0", "1M");
+    await expectUntouched(qemu);
+  });
+
   it("does not load into a VM that runs, nor when it is damaged", async () => {
     const a = await start("a", diskArguments(makeDisk("disk", 1)));
     await capture(a, "c");
