@@ -262,14 +262,16 @@ describe("a capture", () => {
       capture(a, "c", { onReady: resolve, go: new Promise(() => undefined) }).catch(() => undefined);
     });
     await ready;
+    // A reader that was too late on a busy machine begins no sink, throws all away and holds nothing.
+    const held = existsSync(at("c.ram"));
     await a.driver.close();
     const second = new QemuSession({ vm: "a", host: "here", dial: [], qmp: at("a.second"), channel: "" });
     // Less than the reader's own patience.
     await abandonCapture(second, at("c.gate"), AbortSignal.timeout(30_000));
     await second.close();
     await expectUntouched(a);
-    await written(at("c.ram"));
-    expect(statSync(at("c.ram")).size).toBe(0);
+    if (held) await written(at("c.ram"));
+    expect(existsSync(at("c.ram")) ? statSync(at("c.ram")).size : 0).toBe(0);
   });
 
   it("of a raw disk is a whole copy, and a read-only disk is left out", async () => {
